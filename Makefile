@@ -1,0 +1,42 @@
+# The verbs. `make loop` and `make test` set everything up by themselves from a bare clone with Python 3.11 and make.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
+export RAY_USAGE_STATS_ENABLED = 0
+export DAGSTER_DISABLE_TELEMETRY = yes
+
+.PHONY: setup loop ui test test-oracle lint bench clean lock
+
+setup: $(READY)
+
+$(READY): requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x "$(UV)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements.lock
+	touch $@
+
+loop: $(READY)  ## Three days of a simulated fleet through the whole loop; DATA=folder for your own recordings
+	$(BIN)/python -m orchestration.cli loop $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+ui: $(READY)  ## Dagster's UI over the runs that `make loop` made
+	$(BIN)/python -m orchestration.cli ui $(ARGS)
+
+test: $(READY)  ## Every test that needs neither root nor a cluster
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
+	$(BIN)/python -m tests.oracle.run
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: $(READY)  ## BENCH=name for one of them
+	$(BIN)/python -m benchmarks $(BENCH)
+
+clean:  ## Remove what the loop made; the environment stays
+	$(BIN)/python -m orchestration.cli clean
+
+lock:  ## Resolve requirements.lock again: hashes, and no registry's name
+	$(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --python-version 3.11 pyproject.toml --group dev -o requirements.lock

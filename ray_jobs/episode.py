@@ -1,0 +1,126 @@
+"""The normalised episode: what ingest extracts once from any format, and all that later steps read.
+
+episodes/<id[:2]>/<id>/
+    episode.json     EpisodeMeta
+    streams.parquet  stream, t_ns, log_ns, values: one row per sample, in recorded order, at recorded times
+    <camera>.mp4     the recorded packets where they can be kept, one video frame per row of stream "camera:<camera>"
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_jobs.seam.layout import episode_prefix
+from ray_jobs.seam.model import Strict
+from ray_jobs.seam.store import Store
+
+SCHEMA = pa.schema(
+    [
+        ("stream", pa.dictionary(pa.int32(), pa.string())),
+        ("t_ns", pa.int64()),
+        ("log_ns", pa.int64()),
+        ("values", pa.list_(pa.float32())),
+    ]
+)
+
+
+class Clip(Strict):
+    """One camera's video. The first `lead_in` decoded frames only serve decoding (a cut between keyframes)."""
+
+    codec: str
+    width: int
+    height: int
+    frames: int
+    lead_in: int = 0
+
+
+class EpisodeMeta(Strict):
+    episode_id: str
+    robot: str
+    task: str
+    fps: float  # nominal rate of the frames, or of the states where there is no camera
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    cameras: dict[str, Clip]
+    source: str  # mcap | lerobot v2.0 | lerobot v2.1 | lerobot v3.0
+    upload: str
+    success: bool | None = None  # what the recording itself claims, where it does
+    synthetic_clock: bool = False  # times count from 0: the recording has no wall clock
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Samples in recorded order. t_ns: publish time, log_ns: when the logger wrote it. values: [n, d] f32, or [n, 0]."""
+
+    t_ns: np.ndarray
+    log_ns: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Episode:
+    """streams: "state", "action" (where recorded) and "camera:<name>" (one sample per video frame, no values)."""
+
+    meta: EpisodeMeta
+    streams: dict[str, Stream]
+
+
+def clip_key(episode_id: str, camera: str) -> str:
+    return f"{episode_prefix(episode_id)}/{camera}.mp4"
+
+
+def write_episode(store: Store, episode: Episode, clips: dict[str, Path]) -> None:
+    """Write the clips, the streams, and last episode.json, by which readers know that it is whole."""
+    prefix = episode_prefix(episode.meta.episode_id)
+    for camera, path in clips.items():
+        store.put_file(clip_key(episode.meta.episode_id, camera), path)
+    tables = []
+    for name, stream in episode.streams.items():
+        count, width = stream.values.shape
+        offsets = np.arange(count + 1, dtype=np.int32) * width
+        values = pa.ListArray.from_arrays(offsets, pa.array(stream.values.astype(np.float32).ravel(), pa.float32()))
+        label = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([name]))
+        columns = [label, pa.array(stream.t_ns, pa.int64()), pa.array(stream.log_ns, pa.int64()), values]
+        tables.append(pa.Table.from_arrays(columns, schema=SCHEMA))
+    sink = io.BytesIO()
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table(), sink, compression="zstd")
+    store.put(f"{prefix}/streams.parquet", sink.getvalue())
+    store.put(f"{prefix}/episode.json", episode.meta.model_dump_json().encode())
+
+
+def read_meta(store: Store, episode_id: str) -> EpisodeMeta:
+    """Raises NotFound where the episode was never written whole."""
+    return EpisodeMeta.model_validate_json(store.get(f"{episode_prefix(episode_id)}/episode.json"))
+
+
+def read_episode(store: Store, episode_id: str) -> Episode:
+    """Raises NotFound where the episode was never written whole."""
+    meta = read_meta(store, episode_id)
+    table = pq.read_table(io.BytesIO(store.get(f"{episode_prefix(episode_id)}/streams.parquet")))
+    labels = table["stream"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    times, logged = table["t_ns"].to_numpy(), table["log_ns"].to_numpy()
+    values = table["values"].combine_chunks()
+    streams = {}
+    for name in dict.fromkeys(labels.tolist()):
+        rows = np.flatnonzero(labels == name)
+        part = values.take(pa.array(rows))
+        streams[name] = Stream(
+            times[rows],
+            logged[rows],
+            part.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1) if len(part.flatten()) else np.zeros((len(rows), 0), np.float32),
+        )
+    return Episode(meta, streams)
+
+
+@contextmanager
+def open_clip(store: Store, episode_id: str, camera: str) -> Iterator[Path]:
+    """A local path to the camera's mp4."""
+    with store.local_copy(clip_key(episode_id, camera)) as path:
+        yield path

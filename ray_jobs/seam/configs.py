@@ -1,0 +1,136 @@
+"""What each job is told: one frozen document per job. Keys name objects in `store`; nothing here is a secret."""
+
+from ray_jobs.seam.model import Strict
+from ray_jobs.seam.store import StoreConfig
+
+
+class JobConfig(Strict):
+    """`days` are the partitions (YYYY-MM-DD) that this one job is to produce, in order."""
+
+    store: StoreConfig
+    days: tuple[str, ...]
+    deadline_s: float = 3600.0
+
+
+class Topics(Strict):
+    """Which MCAP topics mean what. An empty choice is made by message type and usual names."""
+
+    state: str | None = None
+    action: str | None = None
+    cameras: dict[str, str] = {}  # camera name -> topic
+    markers: str = "/episode"
+
+
+class IngestSettings(Strict):
+    topics: Topics = Topics()
+    day_starts_at_hour: int = 0  # UTC hour at which a robot's day begins
+    earliest_day: str = "2015-01-01"  # a clock before this, or after the upload itself, is absurd
+    quiet_s: float = 0.0  # an upload younger than this may still be growing, and waits
+
+
+class UploadsConfig(Strict):
+    """`previous` is the key of the last index, or None for the first."""
+
+    store: StoreConfig
+    raw: StoreConfig
+    previous: str | None = None
+    settings: IngestSettings = IngestSettings()
+
+
+class IngestConfig(JobConfig):
+    """`uploads` is the key of the index table; each day reads the uploads that name it."""
+
+    raw: StoreConfig
+    uploads: str
+    settings: IngestSettings = IngestSettings()
+
+
+class MeasureSettings(Strict):
+    """How episodes are measured. `task` switches on the checks that know a task; foreign data has none."""
+
+    task: str | None = None
+    segment_s: float = 60.0
+    frame_px: int = 96  # shorter side of the frames that image checks see
+
+
+class MeasureConfig(JobConfig):
+    """`episodes`: day -> key of the day's EPISODES table."""
+
+    episodes: dict[str, str]
+    settings: MeasureSettings = MeasureSettings()
+
+
+class PackConfig(JobConfig):
+    """`episodes` and `verdicts`: day -> key of that table. `keep` names the verdicts that are packed."""
+
+    episodes: dict[str, str]
+    verdicts: dict[str, str]
+    keep: tuple[str, ...] = ("kept",)
+
+
+class DayDataset(Strict):
+    """A packed day: folder below the store, and the SHA-256 of its manifest.json."""
+
+    day: str
+    prefix: str
+    manifest_sha256: str
+    episodes: int
+    frames: int
+
+
+class CopySettings(Strict):
+    workers: int = 8
+
+
+class CopyConfig(JobConfig):
+    """Copy each day's dataset from `store` to `destination`, under the same prefix."""
+
+    destination: StoreConfig
+    datasets: dict[str, DayDataset]  # day -> dataset; a day without one has no data
+    settings: CopySettings = CopySettings()
+
+
+class TrainSettings(Strict):
+    policy: str = "keypoints"
+    steps: int = 1200
+    batch: int = 128
+    learning_rate: float = 2e-3
+    workers: int = 2
+    seed: int = 0
+    checkpoint_every: int = 200
+    holdout: int = 10  # every n-th episode (by hash of its id) is held out of training
+
+
+class TrainConfig(JobConfig):
+    """The view: day datasets in `data` (the store near the compute). One model, for the last of `days`."""
+
+    data: StoreConfig
+    view: tuple[DayDataset, ...]
+    settings: TrainSettings = TrainSettings()
+
+
+class EvaluateSettings(Strict):
+    evaluator: str | None = "simulated_arm"  # None: offline action error only
+    rollouts: int = 50
+    first_seed: int = 1_000_000  # never used for training or recording
+    actors: int = 2
+
+
+class EvaluateConfig(JobConfig):
+    """`candidate` and `champion` are model prefixes in `store`; both face the same seeds."""
+
+    data: StoreConfig
+    view: tuple[DayDataset, ...]
+    candidate: str
+    champion: str | None = None
+    holdout: int = 10
+    settings: EvaluateSettings = EvaluateSettings()
+
+
+class EffectConfig(JobConfig):
+    """What curation is worth: train at equal steps on everything uploaded, and on a random drop of the same size."""
+
+    episodes: dict[str, str]
+    verdicts: dict[str, str]
+    training: TrainSettings = TrainSettings()
+    evaluation: EvaluateSettings = EvaluateSettings()

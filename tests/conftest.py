@@ -1,0 +1,40 @@
+"""What every test may use: a store, a local Ray of this worker's own, and the real recordings beside the checkout."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.seam.store import Store, StoreConfig
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(StoreConfig.local(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings. Missing, it is a failure in CI and a skip elsewhere."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("../shared/data is missing, and CI must not pass without it")
+        pytest.skip("../shared/data is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of this test process, with more logical than physical CPUs, as the embedded target has."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="fw-", dir="/tmp")  # Ray's socket paths must stay short
+    ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, log_to_driver=False, object_store_memory=300_000_000)
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
