@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -46,6 +47,17 @@ class Execution:
 
 
 Step = Callable[[Any, Execution], dict[str, DayResult]]
+
+
+def connect() -> None:
+    """Join the cluster this job was launched on (RAY_ADDRESS), else a small one of our own. No-op when already connected."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = "auto" if os.environ.get("RAY_ADDRESS") else "local"
+    options: dict[str, Any] = {} if address == "auto" else {"num_cpus": max(4, (os.cpu_count() or 1) + 2), "include_dashboard": False}
+    ray.init(address=address, log_to_driver=False, logging_level="warning", **options)
 
 
 def main(step: str, config_type: type[JobConfig], run: Step) -> None:
