@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import logging
 import os
 import resource
 import sys
@@ -57,7 +58,7 @@ def connect() -> None:
         return
     address = "auto" if os.environ.get("RAY_ADDRESS") else "local"
     options: dict[str, Any] = {} if address == "auto" else {"num_cpus": max(4, (os.cpu_count() or 1) + 2), "include_dashboard": False}
-    ray.init(address=address, log_to_driver=False, logging_level="warning", **options)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **options)
 
 
 def main(step: str, config_type: type[JobConfig], run: Step) -> None:
