@@ -58,6 +58,8 @@ def prepare(store: Store, row: dict[str, Any], folder: Path) -> Prepared:
     with ExitStack() as files:
         cameras: dict[str, Camera] = {}
         for name in sorted(aligned.frame_index):
+            if name not in episode.meta.cameras:
+                raise DataError(f"it has frames of camera {name} and no video of it")
             source = files.enter_context(open_clip(store, row["episode_id"], name))
             target = folder / f"{row['episode_id']}.{len(cameras)}.mp4"
             files.callback(target.unlink, missing_ok=True)
