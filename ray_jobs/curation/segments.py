@@ -1,0 +1,112 @@
+"""Cutting an episode into segments, and decoding a segment's frames."""
+
+import math
+from typing import Any
+
+import av
+import numpy as np
+
+from ray_jobs.curation.stage import Resources, Segment, Stage, View
+from ray_jobs.episode import Episode, Stream, open_clip
+from ray_jobs.seam.configs import MeasureSettings
+from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.store import Store
+
+PREFIX = "camera:"
+
+
+class Decode(Stage):
+    """The transport stage: frames at `frame_px` (shorter side). Its result is the segment; nothing enters the ledger."""
+
+    name = "decode"
+    version = "1"
+    settings = ("frame_px", "segment_s")
+    resources = Resources()
+
+
+def segment_count(samples: dict[str, int], fps: float, segment_s: float) -> int:
+    """How many segments of about `segment_s` an episode has, from its counts alone: a wrong clock cannot mislead it."""
+    frames = max([count for name, count in samples.items() if name.startswith(PREFIX)] or [max(samples.values(), default=0)])
+    return max(1, math.ceil(frames / max(fps, 0.1) / segment_s))
+
+
+def cut(episode: Episode, index: int, count: int) -> Segment:
+    """Rows [index/count, (index+1)/count) of every stream."""
+    streams = {}
+    for name, stream in episode.streams.items():
+        first, last = bounds(len(stream.t_ns), index, count)
+        streams[name] = Stream(stream.t_ns[first:last], stream.log_ns[first:last], stream.values[first:last])
+    return Segment(episode.meta, index, count, streams)
+
+
+def bounds(length: int, index: int, count: int) -> tuple[int, int]:
+    return index * length // count, (index + 1) * length // count
+
+
+def with_frames(segment: Segment, episode: Episode, store: Store, settings: MeasureSettings) -> Segment:
+    """Decode every camera's part. Raises DataError where the video holds fewer frames than it says."""
+    views = {}
+    for camera, clip in episode.meta.cameras.items():
+        stream = episode.streams.get(PREFIX + camera)
+        if stream is None:
+            continue
+        first, last = bounds(len(stream.t_ns), segment.index, segment.count)
+        start = max(first - 1, 0)
+        with open_clip(store, episode.meta.episode_id, camera) as path:
+            frames = decode(str(path), clip.lead_in + start, clip.lead_in + last, settings.frame_px)
+        if len(frames) < last - start:
+            raise DataError(f"camera {camera}: the video ends after {start + len(frames)} of {len(stream.t_ns)} frames")
+        times = stream.t_ns[first:last]
+        speed = joint_speed(episode.streams.get("state"), times)
+        views[camera] = View(times, stream.log_ns[first:last], first, frames[first - start :], frames[: first - start], speed)
+    return Segment(segment.meta, segment.index, segment.count, segment.streams, views)
+
+
+def decode(path: str, first: int, last: int, short_side: int) -> np.ndarray:
+    """Frames [first, last) in decoding order, [n, h, w, 3] u8 RGB, shorter side `short_side` (never enlarged)."""
+    frames: list[np.ndarray] = []
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise DataError("the clip holds no video stream")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # one task, one core
+        position = _seek(container, stream, first)
+        for frame in container.decode(stream):
+            if position >= last:
+                break
+            if position >= first:
+                height, width = _fit(frame.height, frame.width, short_side)
+                frames.append(frame.to_ndarray(format="rgb24", width=width, height=height))
+            position += 1
+    return np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
+
+
+def _seek(container: Any, stream: Any, first: int) -> int:
+    """Jump to the last keyframe at or before frame `first`, by the file's own index; returns that keyframe's number."""
+    key = max((number for number, entry in enumerate(stream.index_entries) if entry.is_keyframe and number <= first), default=0)
+    if key == 0:
+        return 0
+    container.seek(stream.index_entries[key].timestamp, stream=stream, backward=True)
+    return key
+
+
+def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
+    shrink = min(1.0, short_side / min(height, width))
+    return max(2, round(height * shrink)), max(2, round(width * shrink))
+
+
+def joint_speed(state: Stream | None, t_ns: np.ndarray) -> np.ndarray:
+    """State change per second (norm over axes) at the given times, [n] f64; zeros where there is no usable state."""
+    if state is None or len(state.t_ns) < 3:
+        return np.zeros(len(t_ns))
+    finite = np.isfinite(state.values).all(axis=1)
+    times, values = state.t_ns[finite], state.values[finite].astype(np.float64)
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    seconds = np.diff(times) / 1e9
+    usable = seconds > 1e-6
+    if usable.sum() < 2:
+        return np.zeros(len(t_ns))
+    speed = np.linalg.norm(np.diff(values, axis=0)[usable], axis=1) / seconds[usable]
+    middle = (times[:-1] + np.diff(times) // 2)[usable]
+    return np.interp((t_ns - middle[0]) / 1e9, (middle - middle[0]) / 1e9, speed)

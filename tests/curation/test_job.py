@@ -1,0 +1,145 @@
+"""The measuring job against a real Ray: the same rows as in this process, nothing twice, and content never kills it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ray_jobs.curation.job import operators, run
+from ray_jobs.curation.measure import Plan, measure_here
+from ray_jobs.curation.signals import Signal
+from ray_jobs.curation.stage import Resources
+from ray_jobs.curation.stages import measuring
+from ray_jobs.driver import Execution
+from ray_jobs.episode import clip_key
+from ray_jobs.seam import ledger
+from ray_jobs.seam.configs import MeasureConfig, MeasureSettings
+from ray_jobs.seam.errors import StoreError
+from ray_jobs.seam.layout import episode_prefix
+from ray_jobs.seam.store import Store
+from tests.curation.synthetic import make, save, table
+
+DAY = "2026-09-21"
+SETTINGS = MeasureSettings(task="pick_place", segment_s=2.5)
+
+
+def execution(store: Store, told: list[dict[str, Any]] | None = None) -> Execution:
+    return Execution(store, "attempts/test/a1/x", report=(told if told is not None else []).append)
+
+
+def config(store: Store, key: str, **changes: Any) -> MeasureConfig:
+    return MeasureConfig(**{"store": store.config, "days": (DAY,), "episodes": {DAY: key}, "settings": SETTINGS, **changes})
+
+
+def facts(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("seconds", "measured_ns")}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    first, second = facts(one), facts(other)
+    vectors = first.pop("vectors"), second.pop("vectors")
+    return first == second and set(vectors[0]) == set(vectors[1]) and all(np.array_equal(vectors[0][name], vectors[1][name]) for name in vectors[0])
+
+
+@pytest.fixture
+def filled(store: Store) -> tuple[Store, str]:
+    episodes = {f"{seed:032x}": make(seed, count=40 + 20 * (seed % 2)) for seed in range(6)}
+    for name, made in episodes.items():
+        save(store, made, name)
+    return store, table(store, DAY, episodes)
+
+
+def test_every_stage_gives_the_same_rows_in_process_and_in_ray(filled: tuple[Store, str], local_ray: None) -> None:
+    store, key = filled
+    told: list[dict[str, Any]] = []
+    result = run(config(store, key), execution(store, told))[DAY]
+    assert result.counts == {"episodes": 6, "measured": 6, "reused": 0, "errors": 0}
+    plan = Plan.of(SETTINGS)
+    assert set(plan.stages) == {"signal", "image", "task"} == set(result.output["stages"])
+    for stage, version in result.output["stages"].items():
+        rows = ledger.read(store, stage, version, [DAY])
+        assert len(rows) == 6
+        for episode_id, row in rows.items():
+            assert same(row, next(own for own in measure_here(store, episode_id, plan) if own["stage"] == stage)), (stage, episode_id)
+    assert told[-1]["done"] == told[-1]["total"] == 6
+    assert "bottleneck" in result.shown["stage_times"].value
+
+
+def test_frames_that_cross_operators_give_the_same_rows(filled: tuple[Store, str], local_ray: None) -> None:
+    store, key = filled
+
+    class Apart(Signal):
+        resources = Resources(num_cpus=0.5, pool=1)
+
+    stages = [Apart(), *measuring(SETTINGS)[1:]]
+    assert [names for _, names in operators(Plan.of(SETTINGS, stages))] == [["decode"], ["signal"], ["image", "task"]]
+    result = run(config(store, key), execution(store), stages)[DAY]
+    rows = ledger.read(store, "image", result.output["stages"]["image"], [DAY])
+    for episode_id, row in rows.items():
+        assert same(row, next(own for own in measure_here(store, episode_id, Plan.of(SETTINGS)) if own["stage"] == "image"))
+    assert len(rows) == 6
+
+
+def test_what_the_ledger_holds_is_not_measured_again(filled: tuple[Store, str], local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key = filled
+    first = run(config(store, key), execution(store))[DAY]
+    files = {entry.key for entry in store.list("ledger")}
+    monkeypatch.setattr("ray_jobs.curation.job.connect", lambda: pytest.fail("Ray was wanted although nothing is missing"))
+    again = run(config(store, key), execution(store))[DAY]
+    assert again.counts == {"episodes": 6, "measured": 0, "reused": 6, "errors": 0}
+    assert again.output_digest == first.output_digest
+    assert {entry.key for entry in store.list("ledger")} == files
+
+
+def test_a_bumped_stage_is_measured_alone_and_without_pictures(filled: tuple[Store, str], local_ray: None) -> None:
+    store, key = filled
+    first = run(config(store, key), execution(store))[DAY]
+
+    class Bumped(Signal):
+        version = "2"
+
+    stages = [Bumped(), *measuring(SETTINGS)[1:]]
+    for entry in list(store.list("episodes")):
+        if entry.key.endswith(".mp4"):
+            store.delete(entry.key)
+    result = run(config(store, key), execution(store), stages)[DAY]
+    assert result.counts == {"episodes": 6, "measured": 6, "reused": 0, "errors": 0}
+    changed = {name for name in result.output["stages"] if result.output["stages"][name] != first.output["stages"][name]}
+    assert changed == {"signal"}
+
+
+def test_bad_content_is_a_row_and_never_a_dead_job(filled: tuple[Store, str], local_ray: None) -> None:
+    store, key = filled
+    broken, short, absent = (f"{seed:032x}" for seed in (0, 1, 2))
+    store.put(clip_key(broken, "front"), b"this is no video")
+    data = store.get(clip_key(short, "front"))
+    store.put(clip_key(short, "front"), data[: len(data) // 3])
+    store.delete(f"{episode_prefix(absent)}/episode.json")
+    result = run(config(store, key), execution(store))[DAY]
+    assert result.counts == {"episodes": 6, "measured": 5, "reused": 0, "errors": 3}
+    image = ledger.read(store, "image", result.output["stages"]["image"], [DAY])
+    assert image[broken]["error"] and image[short]["error"]
+    assert absent not in image  # no fact about the content: the next job tries again
+    signal = ledger.read(store, "signal", result.output["stages"]["signal"], [DAY])
+    assert signal[broken]["error"] is None  # a broken video does not hide the states
+    assert absent in result.shown["errors_by_reason"].value
+
+
+def test_a_store_that_fails_is_no_fact_about_an_episode(filled: tuple[Store, str], local_ray: None) -> None:
+    store, key = filled
+    victim = f"{3:032x}"
+    assert store.root is not None
+    streams = Path(store.root) / episode_prefix(victim) / "streams.parquet"
+    streams.unlink()
+    streams.symlink_to(streams)  # a read fails, and not because the object is absent
+    with pytest.raises(StoreError, match=victim):
+        run(config(store, key), execution(store))
+    rows = ledger.read(store, "signal", Plan.of(SETTINGS).versions["signal"], [DAY])
+    assert victim not in rows
+
+
+def test_a_day_without_episodes_says_so(store: Store) -> None:
+    key = table(store, DAY, {})
+    result = run(config(store, key), execution(store))[DAY]
+    assert (result.status, result.reason, result.counts["episodes"]) == ("ok", "no data", 0)
