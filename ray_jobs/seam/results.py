@@ -44,6 +44,9 @@ class JobError(Strict):
     evidence: str = ""
 
 
+REPORT_MARK = "error.json: "  # before a JobError on a line of the log, where the store would not take it
+
+
 class Pointer(Strict):
     """A published day of an asset: immutable; readers take the highest generation."""
 

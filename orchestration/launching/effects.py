@@ -1,0 +1,144 @@
+"""The effects that the protocol asks for, one at a time. A shell does them; the state machine plays them.
+
+An effect that fails raises into the program: StoreError (the store), Unreachable (the cluster), InvalidSpec (refused).
+An error does not say that nothing happened: a reply can be lost after the effect.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from orchestration.launching.work import Attempt
+from ray_jobs.seam.errors import FailureClass, FlywheelError
+
+
+class Unreachable(FlywheelError):
+    """The cluster's control plane does not answer. Nothing is known of what it did."""
+
+    failure_class: FailureClass = "infrastructure"
+
+
+class InvalidSpec(FlywheelError):
+    """The cluster refuses the job as written, or a job of that name belongs to somebody else."""
+
+    failure_class: FailureClass = "invalid_spec"
+
+
+Phase = Literal["queued", "starting", "running", "succeeded", "failed", "stopped"]
+OVER: frozenset[str] = frozenset({"succeeded", "failed", "stopped"})
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the cluster shows it, its raw status read by Target.phase. `exit_code` and `message` as far as it says."""
+
+    name: str
+    uid: str
+    phase: Phase
+    labels: dict[str, str]
+    message: str = ""
+    error_type: str = ""
+    exit_code: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.phase not in OVER
+
+
+@dataclass(frozen=True)
+class Read:
+    """-> bytes, or None where there is no such object."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Write:
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class ListKeys:
+    """-> sorted keys below the folder."""
+
+    prefix: str
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """-> the status of the run that this step belongs to, as Dagster names it; NOT_FOUND where it was deleted."""
+
+
+@dataclass(frozen=True)
+class Ensure:
+    """Create the attempt's job, or find it under its name with our owner label and spec hash. -> uid."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Observe:
+    """-> Job, or None where the cluster has none of that name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ListJobs:
+    """-> every Job of this deployment."""
+
+    deployment: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ask the job to stop, if it still has this uid. Returns before it has."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove the job if it still has this uid; absent is fine."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class LogTail:
+    """-> the last lines that the job printed, as far as they can be had."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Now:
+    """-> seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """One line for the person who watches."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One Pipes message of the job's driver, for whoever listens."""
+
+    content: dict[str, Any]
+
+
+Effect = Read | Write | ListKeys | RunStatus | Ensure | Observe | ListJobs | Stop | Delete | LogTail | Wait | Now | Tell | Message
+
+T = TypeVar("T")
+Program = Generator[Effect, Any, T]

@@ -1,0 +1,140 @@
+"""Following one attempt: create its job or adopt it, watch it within its budgets, and record how it ended."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestration.launching.effects import Ensure, InvalidSpec, Job, LogTail, Now, Observe, Program, Tell, Unreachable, Wait, Write
+from orchestration.launching.ending import end_attempt, stop_job
+from orchestration.launching.failures import classify, report_in
+from orchestration.launching.patience import patiently
+from orchestration.launching.publishing import still_ours
+from orchestration.launching.survey import AttemptSeen, Seen
+from orchestration.launching.work import Attempt, Budgets, Ended, Submitted
+from ray_jobs.seam import layout
+from ray_jobs.seam.errors import FailureClass
+
+if TYPE_CHECKING:
+    from orchestration.launching.protocol import _Step
+
+RUN_CHECK_S = 5.0  # how often a step that only watches looks whether its run still wants it
+GRACE_S = 60.0  # the job enforces its own deadline first
+
+
+@dataclass
+class _Watch:
+    """When each phase began, as this step saw it."""
+
+    began: dict[str, float] = field(default_factory=dict)
+    checked: float = 0.0
+    silent_since: float | None = None
+
+
+def follow(step: "_Step", attempt: Attempt) -> Program[None]:
+    """Until the attempt is over: closed (by any attempt of this base), or ended with its reason in the store."""
+    budgets = step.work.budgets
+    watch = _Watch(checked=(yield Now()))
+    while True:
+        seen = yield from step.survey_again()
+        at = seen.attempts.get(attempt.number, AttemptSeen(attempt.number))
+        if at.over or set(attempt.days) <= set(seen.made()):
+            return
+        now: float = yield Now()
+        try:
+            job: Job | None = yield Observe(attempt.name)
+            if job is None and at.submitted is None:
+                yield from _create(step, attempt)
+                continue
+            watch.silent_since = None
+        except Unreachable as error:
+            watch.silent_since = now if watch.silent_since is None else watch.silent_since
+            if now - watch.silent_since >= budgets.unreachable:
+                yield from _end(step, attempt, "infrastructure", f"the cluster was silent for {budgets.unreachable:.0f} s: {error}")
+                return
+            yield Wait(min(1.0, budgets.poll * 4))
+            continue
+        except InvalidSpec as error:
+            yield from _end(step, attempt, "invalid_spec", str(error))
+            return
+        if job is None or not job.alive:
+            if (yield from _look_once_more(step, attempt)):
+                return
+            failure, evidence = yield from _why(step, attempt, job)
+            yield from _end(step, attempt, failure, evidence)
+            return
+        if job.labels.get("spec") != attempt.spec_hash or job.labels.get("deployment") != attempt.deployment:
+            yield from _end(step, attempt, "invalid_spec", f"a job named {attempt.name} exists that is not ours")
+            return
+        if at.submitted is None or (at.submitted.uid, at.submitted.run_id) != (job.uid, step.run.run_id):
+            yield from _take_on(step, attempt, job.uid, adopted=True)
+        if (late := _overdue(watch, job, at, attempt, budgets, now)) is not None:
+            yield from still_ours(budgets.unreachable)
+            yield from stop_job(attempt.name, budgets.stopping)
+            if not (yield from _look_once_more(step, attempt)):
+                yield from _end(step, attempt, *late)
+            return
+        if now - watch.checked >= RUN_CHECK_S:
+            yield from still_ours(budgets.unreachable)
+            watch.checked = now
+        age = now - min(watch.began.values())
+        yield Wait(min(budgets.poll * (1 + age / 30), 5.0))
+
+
+def _create(step: "_Step", attempt: Attempt) -> Program[None]:
+    yield from still_ours(step.work.budgets.unreachable)
+    uid: str = yield Ensure(attempt)
+    step.launched = True
+    yield from _take_on(step, attempt, uid, adopted=False)
+    yield Tell(f"launched {attempt.name}: {attempt.asset} of {', '.join(attempt.days)}")
+
+
+def _take_on(step: "_Step", attempt: Attempt, uid: str, adopted: bool) -> Program[None]:
+    """Record the uid, and that this run is now the one that looks after the job."""
+    now: float = yield Now()
+    step.timings.setdefault("submitted", now)
+    document = Submitted(uid=uid, run_id=step.run.run_id, at=now)
+    yield from patiently(Write(layout.submitted(attempt.base, attempt.number), document.model_dump_json().encode()), step.work.budgets.unreachable)
+    if adopted:
+        yield Tell(f"adopted {attempt.name}, which was already there")
+
+
+def _look_once_more(step: "_Step", attempt: Attempt) -> Program[bool]:
+    """A job may have closed after we last read the store and before we saw it end."""
+    seen: Seen = yield from step.survey_again()
+    at = seen.attempts.get(attempt.number)
+    return at is not None and at.over
+
+
+def _why(step: "_Step", attempt: Attempt, job: Job | None) -> Program[tuple[FailureClass, str]]:
+    seen: Seen = yield from step.survey_again()
+    at = seen.attempts.get(attempt.number, AttemptSeen(attempt.number))
+    tail = ""
+    if job is not None:
+        try:
+            tail = yield LogTail(attempt.name)
+        except Unreachable as error:
+            tail = f"its log could not be read: {error}"
+    report = at.errors[max(at.errors)] if at.errors else report_in(tail)
+    return classify(job, report, tail)
+
+
+def _end(step: "_Step", attempt: Attempt, failure: FailureClass, evidence: str) -> Program[None]:
+    now: float = yield Now()
+    step.timings["ended"] = now
+    yield Tell(f"{attempt.name} ended: {failure}: {evidence}")
+    ended = Ended(failure_class=failure, evidence=evidence, peak_memory_bytes=step.peak_memory, at=now)
+    yield from end_attempt(attempt.base, attempt.number, ended, step.work.budgets.unreachable)
+
+
+def _overdue(watch: _Watch, job: Job, at: AttemptSeen, attempt: Attempt, budgets: Budgets, now: float) -> tuple[FailureClass, str] | None:
+    """(class, evidence) where the job has been in its phase for longer than its budget."""
+    phase = "running" if at.started else ("starting" if job.phase == "running" else job.phase)
+    began = watch.began.setdefault(phase, now)
+    spent = now - began
+    deadline = float(attempt.config.get("deadline_s", budgets.running)) + GRACE_S
+    if phase == "queued" and spent >= budgets.queued:
+        return "capacity", f"it waited {spent:.0f} s in the queue"
+    if phase == "starting" and spent >= budgets.starting:
+        return "infrastructure", f"its driver said nothing for {spent:.0f} s"
+    if phase == "running" and spent >= min(budgets.running, deadline):
+        return "user", f"it ran for {spent:.0f} s, which is all it was given"
+    return None

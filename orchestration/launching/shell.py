@@ -1,0 +1,105 @@
+"""The shell that does what the protocol asks for: against a store, a target and the orchestrator's own record of runs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import GEN_CLOSED, getgeneratorstate
+from typing import Any, Literal, TypeVar
+
+from orchestration.launching.effects import (
+    Delete,
+    Effect,
+    Ensure,
+    ListJobs,
+    ListKeys,
+    LogTail,
+    Message,
+    Now,
+    Observe,
+    Program,
+    Read,
+    RunStatus,
+    Stop,
+    Tell,
+    Wait,
+    Write,
+)
+from orchestration.launching.publishing import publishing
+from orchestration.launching.target import Target
+from ray_jobs.seam.results import Pointer
+from ray_jobs.seam.store import Store
+
+PUBLISH_BUDGET_S = 30.0
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a step touches. `run_status` re-reads the step's own run: Dagster's status name, NOT_FOUND where it is deleted."""
+
+    store: Store
+    target: Target | None
+    run_status: Callable[[], str]
+    log: Callable[[str], None] = print
+    on_message: Callable[[dict[str, Any]], None] = lambda message: None
+
+
+T = TypeVar("T")
+
+
+def perform(program: Program[T], ports: Ports) -> T:
+    """Run a program to its end. Whatever is raised into this thread goes to the program, which decides what becomes of the job."""
+    reply: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            effect = program.throw(error) if error is not None else program.send(reply)
+            error = None
+            reply = _do(effect, ports)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except BaseException as raised:
+            if getgeneratorstate(program) == GEN_CLOSED:
+                raise
+            error = raised
+
+
+def publish(store: Store, pointer: Pointer, run_status: Callable[[], str]) -> Literal["published", "superseded"]:
+    """Publish a day of an asset that needs no job. Raises NotOurs where its run is over, StoreError."""
+    counts = perform(publishing(pointer, PUBLISH_BUDGET_S), Ports(store, None, run_status))
+    return "published" if counts.generation == pointer.generation else "superseded"
+
+
+def _do(effect: Effect, ports: Ports) -> Any:
+    match effect:
+        case Read(key):
+            return ports.store.find(key)
+        case Write(key, data):
+            return ports.store.put(key, data)
+        case ListKeys(prefix):
+            return sorted(entry.key for entry in ports.store.list(prefix))
+        case RunStatus():
+            return ports.run_status()
+        case Wait(seconds):
+            return time.sleep(seconds)
+        case Now():
+            return time.time()
+        case Tell(text):
+            return ports.log(text)
+        case Message(content):
+            return ports.on_message(content)
+    if ports.target is None:
+        raise TypeError(f"{effect} needs a target")
+    match effect:
+        case Ensure(attempt):
+            return ports.target.ensure(attempt)
+        case Observe(name):
+            return ports.target.find(name)
+        case ListJobs(deployment):
+            return ports.target.jobs(deployment)
+        case Stop(name, uid):
+            return ports.target.stop(name, uid)
+        case Delete(name, uid):
+            return ports.target.delete(name, uid)
+        case LogTail(name):
+            return ports.target.log_tail(name)
