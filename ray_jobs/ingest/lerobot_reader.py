@@ -1,0 +1,325 @@
+"""LeRobot datasets v2.0, v2.1 and v3.0: one upload is the folder that holds meta/info.json.
+
+Their timestamps restart at 0 in each episode, so the clock is synthetic and the day is the upload's.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream
+from ray_jobs.ingest.clips import MEDIA_ERRORS, ImageClip, cut
+from ray_jobs.ingest.reader import Recorded, Refused, Upload, UploadFacts, content_id
+from ray_jobs.seam.configs import IngestSettings
+from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.store import Store
+
+INFO = "meta/info.json"
+VERSIONS = ("v2.0", "v2.1", "v3.0")
+IMAGES = "observation.images."
+# What a damaged table, document or template raises, store failures apart.
+CONTENT_ERRORS = (ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
+
+
+class LeRobotReader:
+    name = "lerobot"
+    folder_marker: str | None = INFO
+
+    def recognises(self, upload: Upload, head: bytes) -> bool:
+        return any(entry.key == upload.key(INFO) for entry in upload.files)
+
+    def peek(self, store: Store, upload: Upload) -> UploadFacts:
+        try:
+            info = _info(store, upload)
+        except DataError as error:
+            return UploadFacts(reason=str(error))
+        return UploadFacts(robot=str(info.get("robot_type") or "unknown"))
+
+    def read(self, store: Store, upload: Upload, settings: IngestSettings) -> Iterator[Recorded | Refused]:
+        try:
+            dataset = _Dataset(store, upload)
+        except DataError as error:
+            yield Refused(str(error))
+            return
+        if not dataset.episodes:
+            yield Refused("the set lists no episodes")
+        with dataset:
+            offset_ns = 0
+            for row in dataset.episodes:
+                part = f"episode {row.get('episode_index')}"
+                with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
+                    try:
+                        recorded = dataset.episode(row, Path(folder), offset_ns)
+                    except DataError as error:
+                        yield Refused(str(error), part)
+                        continue
+                    offset_ns = recorded.end_ns
+                    yield recorded
+
+
+def _info(store: Store, upload: Upload) -> dict[str, Any]:
+    try:
+        info = json.loads(store.get(upload.key(INFO)))
+    except ValueError as error:
+        raise DataError(f"meta/info.json is not JSON: {error}") from error
+    if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+        raise DataError("meta/info.json is not a LeRobot document: it has no features")
+    if info.get("codebase_version") not in VERSIONS:
+        raise DataError(f"LeRobot {info.get('codebase_version')} is not read, only {', '.join(VERSIONS)}; convert it with LeRobot's own scripts")
+    return info
+
+
+class _Dataset:
+    """One set, its documents read once and its shared files kept open from one episode to the next."""
+
+    def __init__(self, store: Store, upload: Upload):
+        self.store, self.upload = store, upload
+        self.info = _info(store, upload)
+        self.files = {entry.key for entry in upload.files}
+        self.version = self.info["codebase_version"]
+        try:
+            self.fps = float(self.info["fps"])
+            self.episodes = self._episodes()
+            self.tasks = self._tasks()
+            self.videos = [name for name, feature in self.info["features"].items() if feature.get("dtype") == "video"]
+            self.images = [name for name, feature in self.info["features"].items() if feature.get("dtype") == "image"]
+            self.present = [name for name in self.videos if any(f"/{name}/" in key for key in self.files)]
+            self.notes = self._quirks()
+        except CONTENT_ERRORS as error:
+            raise DataError(f"the set's meta folder is damaged: {type(error).__name__}: {error}") from error
+        self._open: dict[str, tuple[str, Path, ExitStack]] = {}
+        self._table: tuple[str, pa.Table | None] = ("", None)
+
+    def __enter__(self) -> "_Dataset":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for _, _, stack in self._open.values():
+            stack.close()
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        if self.upload.key(name) not in self.files:
+            return []
+        return [json.loads(line) for line in self.store.get(self.upload.key(name)).splitlines() if line.strip()]
+
+    def _tables(self, folder: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for key in sorted(key for key in self.files if key.startswith(self.upload.key(folder) + "/") and key.endswith(".parquet")):
+            file = pq.ParquetFile(io.BytesIO(self.store.get(key)))
+            columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            rows += file.read(columns=columns).to_pylist()
+        return rows
+
+    def _episodes(self) -> list[dict[str, Any]]:
+        rows = self._tables("meta/episodes") if self.version == "v3.0" else self._lines("meta/episodes.jsonl")
+        return sorted(rows, key=lambda row: int(row["episode_index"]))
+
+    def _tasks(self) -> dict[int, str]:
+        if self.version != "v3.0":
+            return {int(row["task_index"]): str(row["task"]) for row in self._lines("meta/tasks.jsonl")}
+        key = self.upload.key("meta/tasks.parquet")
+        if key not in self.files:
+            return {}
+        table = pq.read_table(io.BytesIO(self.store.get(key)))
+        names = [name for name in table.column_names if name != "task_index"]
+        return {int(row["task_index"]): str(row[names[0]]) for row in table.to_pylist()} if names else {}
+
+    def _quirks(self) -> list[str]:
+        """What the set says of itself and does not hold."""
+        notes = [f"declared camera without files: {name.removeprefix(IMAGES)}" for name in self.videos if name not in self.present]
+        found = {"total_episodes": len(self.episodes), "total_frames": sum(int(row["length"]) for row in self.episodes), "total_tasks": len(self.tasks)}
+        if self.version != "v3.0":
+            found["total_videos"] = sum(key.endswith(".mp4") for key in self.files)
+        odd = [f"{name} says {self.info[name]}, found {count}" for name, count in found.items() if self.info.get(name, count) != count]
+        for split, span in sorted((self.info.get("splits") or {}).items()):
+            end = str(span).split(":")[-1]
+            if end.isdigit() and int(end) > len(self.episodes):
+                odd.append(f"split {split} is {span} of {len(self.episodes)} episodes")
+        stats = "meta/episodes_stats.jsonl" if self.version == "v2.1" else "meta/stats.json"
+        if self.upload.key(stats) not in self.files:
+            notes.append(f"no stats: {stats} is missing")
+        return notes + ([f"odd totals in meta/info.json: {'; '.join(odd)}"] if odd else [])
+
+    def _path(self, template: str, row: dict[str, Any], prefix: str, video: str | None = None) -> str:
+        number = int(row["episode_index"])
+        chunk, file = row.get(f"{prefix}/chunk_index"), row.get(f"{prefix}/file_index")
+        return self.upload.key(
+            self.info[template].format(
+                episode_chunk=number // int(self.info.get("chunks_size") or 1000),
+                episode_index=number,
+                chunk_index=0 if chunk is None else int(chunk),
+                file_index=0 if file is None else int(file),
+                video_key=video,
+            )
+        )
+
+    def _local(self, role: str, key: str) -> Path:
+        """The file on this machine; the one opened before it for the same role is let go."""
+        if role in self._open and self._open[role][0] == key:
+            return self._open[role][1]
+        if role in self._open:
+            self._open.pop(role)[2].close()
+        stack = ExitStack()
+        path = stack.enter_context(self.store.local_copy(key))
+        self._open[role] = (key, path, stack)
+        return path
+
+    def _rows(self, row: dict[str, Any]) -> pa.Table:
+        key = self._path("data_path", row, "data")
+        if key not in self.files:
+            raise DataError(f"its data file is missing: {key}")
+        if self._table[0] != key:
+            file = pq.ParquetFile(self._local("data", key))
+            wanted = {"observation.state", "action", "timestamp", "episode_index", "task_index", "next.success", *self.images}
+            self._table = (key, file.read(columns=[name for name in file.schema_arrow.names if name in wanted]))
+        table = self._table[1]
+        assert table is not None
+        return table.filter(pc.equal(table["episode_index"], int(row["episode_index"]))) if "episode_index" in table.column_names else table
+
+    def episode(self, row: dict[str, Any], folder: Path, offset_ns: int) -> Recorded:
+        """Raises DataError where this episode's own files are missing or damaged."""
+        try:
+            return self._read(row, folder, offset_ns)
+        except (*CONTENT_ERRORS, *MEDIA_ERRORS) as error:
+            raise DataError(f"its files are damaged: {type(error).__name__}: {error}") from error
+
+    def _read(self, row: dict[str, Any], folder: Path, offset_ns: int) -> Recorded:
+        table = self._rows(row)
+        count = table.num_rows
+        if not count:
+            raise DataError("its data file has no rows of this episode")
+        notes = list(self.notes)
+        if count != int(row["length"]):
+            notes.append(f"length says {row['length']}, found {count} rows")
+        t_ns = np.round(_column(table, "timestamp")[:, 0] * 1e9).astype(np.int64) if "timestamp" in table.column_names else None
+        if t_ns is None:
+            t_ns = np.round(np.arange(count) * 1e9 / self.fps).astype(np.int64)
+            notes.append("no timestamps: rows taken at the set's rate")
+        streams = {}
+        for name, column in (("state", "observation.state"), ("action", "action")):
+            if column in table.column_names:
+                streams[name] = Stream(t_ns, t_ns, _column(table, column).astype(np.float32))
+            else:
+                notes.append(f"no {column}")
+        clips, paths, media = self._clips(row, table, t_ns, folder, streams, notes)
+        if not streams:
+            raise DataError("it has neither states nor a camera")
+        task, success = self._task(row, table, notes), None
+        if "next.success" in table.column_names:
+            success = bool(_column(table, "next.success")[:, 0].any())
+        meta = EpisodeMeta(
+            episode_id=content_id(streams, media),
+            robot=self.upload.robot,
+            task=task,
+            fps=self.fps,
+            state_names=_names(self.info, "observation.state", streams.get("state")),
+            action_names=_names(self.info, "action", streams.get("action")),
+            cameras=clips,
+            source=f"lerobot {self.version}",
+            upload=self.upload.path,
+            success=success,
+            synthetic_clock=True,
+            notes=tuple(notes),
+        )
+        length_ns = int(t_ns[-1] - t_ns[0]) + round(1e9 / self.fps)
+        return Recorded(Episode(meta, streams), paths, offset_ns, offset_ns + length_ns)
+
+    def _clips(
+        self, row: dict[str, Any], table: pa.Table, t_ns: np.ndarray, folder: Path, streams: dict[str, Stream], notes: list[str]
+    ) -> tuple[dict[str, Clip], dict[str, Path], dict[str, bytes]]:
+        clips: dict[str, Clip] = {}
+        paths: dict[str, Path] = {}
+        media: dict[str, bytes] = {}
+        for feature in self.present + self.images:
+            camera = feature.removeprefix(IMAGES).replace("/", "_")
+            target = folder / f"{camera}.mp4"
+            if feature in self.images:
+                if feature not in table.column_names:
+                    notes.append(f"declared camera without images: {camera}")
+                    continue
+                encoder = ImageClip(target)
+                for at, cell in zip(t_ns.tolist(), table[feature].to_pylist(), strict=True):
+                    encoder.add(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")), "rgb24", at, cell["bytes"])
+                clip, times, digest = encoder.close(), t_ns, encoder.digest.digest()
+            else:
+                prefix = f"videos/{feature}"
+                key = self._path("video_path", row, prefix, feature)
+                if key not in self.files:
+                    notes.append(f"its video file is missing: {camera}")
+                    continue
+                start, end = row.get(f"{prefix}/from_timestamp"), row.get(f"{prefix}/to_timestamp")
+                found = cut(self._local(feature, key), target, float(start or 0.0), None if end is None else float(end))
+                if found is None:
+                    notes.append(f"its video has no frames: {camera}")
+                    continue
+                clip, times, digest = found.clip, found.times_ns, found.digest
+                notes += [f"{note} ({camera})" for note in found.notes]
+            if clip.frames == len(t_ns) and not _irregular(times, self.fps):
+                # By LeRobot's construction frame k belongs to row k, whatever time the rows begin at.
+                if abs(int(t_ns[0] - times[0])) > 0.5e9 / self.fps:
+                    notes.append(f"timestamps begin at {t_ns[0] / 1e9:.3f} s, the video of {camera} at 0: frames matched by position")
+                times = t_ns
+            elif clip.frames != len(t_ns):
+                fewer = "fewer" if clip.frames < len(t_ns) else "more"
+                notes.append(f"{fewer} frames than states: {clip.frames} of {len(t_ns)} ({camera})")
+            name = f"camera:{camera}"
+            streams[name] = Stream(times, times, np.zeros((len(times), 0), np.float32))
+            clips[camera], paths[camera], media[name] = clip, target, digest
+        return clips, paths, media
+
+    def _task(self, row: dict[str, Any], table: pa.Table, notes: list[str]) -> str:
+        """The task of most rows. What the vocabulary lists for the episode and no row has is no task, and is noted."""
+        listed = [str(task) for task in row.get("tasks") or []]
+        if "task_index" not in table.column_names:
+            return listed[0] if listed else ""
+        indices = _column(table, "task_index")[:, 0].astype(int)
+        used = [self.tasks.get(int(index), "") for index in np.unique(indices)]
+        notes += [f'task vocabulary: "{task}" is listed and no row has it' for task in listed if task not in used]
+        values, counts = np.unique(indices, return_counts=True)
+        task = self.tasks.get(int(values[np.argmax(counts)]), "")
+        if len(used) > 1:
+            notes.append(f"{len(used)} tasks in one episode, the longest was taken")
+        if not task:
+            notes.append("task_index names no task of the vocabulary")
+        return task or (listed[0] if listed else "")
+
+
+def _irregular(times_ns: np.ndarray, fps: float) -> bool:
+    return len(times_ns) > 1 and bool(np.any(np.abs(np.diff(times_ns) * fps / 1e9 - 1) > 0.5))
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    """[rows, width] f64 of a scalar or list column."""
+    column = table[name].combine_chunks()
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        flat = column.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), -1)
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False).reshape(len(column), 1)
+
+
+def _names(info: dict[str, Any], feature: str, stream: Stream | None) -> tuple[str, ...]:
+    """Names of the values: a flat list, a list in a list, or {"motors": [...]}, as the versions write them."""
+    if stream is None:
+        return ()
+    found: list[str] = []
+
+    def gather(names: Any) -> None:
+        for name in names.values() if isinstance(names, dict) else names if isinstance(names, list) else ():
+            if isinstance(name, str):
+                found.append(name)
+            else:
+                gather(name)
+
+    gather((info["features"].get(feature) or {}).get("names"))
+    width = stream.values.shape[1]
+    return tuple(found) if len(found) == width else tuple(f"{feature.split('.')[-1]}_{number}" for number in range(width))
