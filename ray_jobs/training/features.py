@@ -1,0 +1,50 @@
+"""What a policy sees of a frame: two colour blobs and a thumbnail. NumPy alone, so that whoever extracts needs no torch."""
+
+import numpy as np
+
+BLOB_WIDTH = 8
+THUMB_PX = 6
+THUMB_WIDTH = THUMB_PX * THUMB_PX * 3
+FRAME_WIDTH = BLOB_WIDTH + THUMB_WIDTH
+MIN_PIXELS = 3  # fewer are noise of the codec
+
+
+def frame_features(frames: np.ndarray) -> np.ndarray:
+    """[n, FRAME_WIDTH] f32 of RGB frames uint8 [n, h, w, 3]: blobs, then thumbnail."""
+    return np.concatenate([blobs(frames), thumbnails(frames)], axis=1)
+
+
+def blobs(frames: np.ndarray) -> np.ndarray:
+    """[n, 8] f32: centre across and down (-1 .. 1), square root of the share of pixels, seen (0 or 1); of red, then of green.
+
+    A blob that is not seen has only zeros. A colour counts where it is well above both other channels, which holds
+    over changes of light and through 4:2:0 video.
+    """
+    red, green, blue = (frames[..., channel].astype(np.int16) for channel in range(3))
+    masks = (
+        (red > 60) & (red * 10 > green * 17) & (red * 10 > blue * 17),
+        (green > 60) & (green * 10 > red * 17) & (green * 10 > blue * 15),
+    )
+    return np.concatenate([_centre(mask) for mask in masks], axis=1)
+
+
+def _centre(mask: np.ndarray) -> np.ndarray:
+    count, height, width = mask.shape
+    pixels = mask.sum(axis=(1, 2))
+    seen = pixels >= MIN_PIXELS
+    weight = np.maximum(pixels, 1)
+    across = (mask.sum(axis=1) @ np.linspace(-1, 1, width)) / weight
+    down = (mask.sum(axis=2) @ np.linspace(-1, 1, height)) / weight
+    size = np.sqrt(pixels / (height * width))
+    return (np.stack([across, down, size, np.ones(count)], axis=1) * seen[:, None]).astype(np.float32)
+
+
+def thumbnails(frames: np.ndarray) -> np.ndarray:
+    """[n, 108] f32 in 0 .. 1: mean colours of a 6 x 6 grid; what is left over at the right and bottom is cut off."""
+    count, height, width, _ = frames.shape
+    high, wide = max(height // THUMB_PX, 1), max(width // THUMB_PX, 1)
+    cut = frames[:, : high * THUMB_PX, : wide * THUMB_PX]
+    if cut.shape[1:3] != (high * THUMB_PX, wide * THUMB_PX):
+        raise ValueError(f"a frame of {width} x {height} is smaller than {THUMB_PX} x {THUMB_PX} pixels")
+    means = cut.reshape(count, THUMB_PX, high, THUMB_PX, wide, 3).mean(axis=(2, 4), dtype=np.float32) / 255
+    return means.reshape(count, THUMB_WIDTH)

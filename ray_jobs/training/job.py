@@ -1,0 +1,160 @@
+"""Step "training": stream the view through Ray Data into a Ray Train TorchTrainer, and write one immutable model."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from ray_jobs.driver import Execution, connect
+from ray_jobs.seam.configs import TrainConfig
+from ray_jobs.seam.errors import DataError, StoreError
+from ray_jobs.seam.model import digest
+from ray_jobs.seam.results import DayResult, Shown
+from ray_jobs.seam.store import Store
+from ray_jobs.training.ingest import Selection, select
+from ray_jobs.training.present import curve_picture
+
+if TYPE_CHECKING:
+    from ray_jobs.training.loop import State
+    from ray_jobs.training.model import LineageDataset
+    from ray_jobs.training.policy import Policy
+
+
+def run(config: TrainConfig, execution: Execution) -> dict[str, DayResult]:
+    """One model, for the last of the days. A view without actions is no failure: there is nothing to learn from.
+
+    Raises DataError for a dataset that is not whole or a loss that is no number, UserError for an unknown policy.
+    """
+    started = time.monotonic()
+    day = config.days[-1]
+    chosen = select(Store(config.data), config.view, config.settings.holdout)
+    counts = {"datasets": len(config.view), "held_out": len(chosen.held_out), "other_shape": chosen.other_shape}
+    if not chosen.train:
+        reason = "no episodes left to learn from: all are held out" if chosen.held_out else "no actions to learn from"
+        return {day: DayResult(reason=reason, counts={**counts, "steps": 0, "episodes": 0, "frames": 0}, output={"model": None, "lineage": None})}
+    connect()
+    policy, state, resumed = _train(config, execution, chosen)
+    return {day: _publish(config, execution.store, chosen, policy, state, resumed, counts, time.monotonic() - started)}
+
+
+def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tuple["Policy", "State", int]:
+    """The trained policy, the state it ended in, and the step it resumed from."""
+    from ray_jobs.training.cluster import dataset_statistics, fit, samples_dataset, warm
+
+    day, settings = config.days[-1], config.settings
+    held = warm(settings.workers + 2)
+    execution.progress(day, "start", 0, len(chosen.train))
+    # Torch and Ray Train are imported here, while the processes above import the same.
+    from ray_jobs.training import checkpoint
+    from ray_jobs.training.policy import build_policy, find_policy
+    from ray_jobs.training.spec import PolicyConfig
+    from ray_jobs.training.worker import Order, failure_key
+
+    find_policy(settings.policy)
+    dataset = samples_dataset(config.data, chosen.train, settings.policy, chosen.camera)
+    del held
+    found = dataset_statistics(dataset)
+    execution.progress(day, "samples", len(chosen.train), len(chosen.train))
+    first = chosen.train[0]
+    shape = PolicyConfig(
+        policy=settings.policy,
+        state_width=len(first.state_names),
+        action_width=len(first.action_names),
+        camera=chosen.camera,
+        feature_width=len(found.feature_mean),
+    )
+    subject = digest(settings, config.view, shape)
+    executions = (execution.prefix, *execution.siblings())
+    before = checkpoint.newest(execution.store, executions, subject)
+    resumed = before.step if before else 0
+    workers = min(settings.workers, found.rows)
+    order = Order(store=config.store, executions=executions, subject=subject, settings=settings, config=shape, statistics=found)
+    if resumed < settings.steps:
+        with _watched(execution, day, settings.steps):
+            fit(dataset, order, workers)
+        if text := execution.store.find(failure_key(execution.prefix)):
+            raise DataError(text.decode())
+    state = checkpoint.newest(execution.store, executions, subject)
+    if state is None or state.step < settings.steps:
+        raise StoreError(f"training ended at step {state.step if state else 0} of {settings.steps} without an error: look at the workers' logs")
+    import torch
+
+    policy = build_policy(shape, found)
+    torch.nn.utils.vector_to_parameters(state.weights, policy.network.parameters())
+    return policy, state, resumed
+
+
+@contextmanager
+def _watched(execution: Execution, day: str, steps: int) -> Iterator[None]:
+    """Report the checkpoints as they appear: they are the only thing that workers say, whatever the store."""
+    from ray_jobs.training import checkpoint
+
+    over = threading.Event()
+
+    def watch() -> None:
+        told = -1
+        while not over.wait(1.0):
+            try:
+                done = max(checkpoint.steps(execution.store, execution.prefix), default=0)
+            except StoreError:
+                continue  # the workers will say so themselves
+            if done > told:
+                execution.progress(day, "train", done, steps, "steps")
+                told = done
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _publish(
+    config: TrainConfig, store: Store, chosen: Selection, policy: "Policy", state: "State", resumed: int, counts: dict[str, int], seconds: float
+) -> DayResult:
+    from ray_jobs.training.model import Lineage, write_model
+
+    metrics = {"loss": state.curve[-1][1], "first_loss": state.curve[0][1]}
+    lineage = Lineage(
+        model="",
+        datasets=tuple(_lineage(config, chosen)),
+        settings=config.settings.model_dump(),
+        code=None,
+        versions={name: version(name) for name in ("ray", "torch", "numpy")},
+        metrics=metrics,
+        steps=state.step,
+        resumed_from_step=resumed,
+        seconds=round(seconds, 2),
+    )
+    prefix = write_model(store, policy, lineage)
+    return DayResult(
+        counts={**counts, "steps": state.step, "episodes": len(chosen.train), "frames": policy.statistics.rows},
+        output={"model": prefix, "lineage": f"{prefix}/lineage.json"},
+        output_digest=prefix.rsplit("/", 1)[1],
+        shown={
+            "training_curve": Shown(type="md", value=curve_picture({"loss": state.curve})),
+            "loss": Shown(type="float", value=metrics["loss"]),
+            "resumed_from_step": Shown(type="int", value=resumed),
+            "seconds": Shown(type="float", value=round(seconds, 2)),
+        },
+    )
+
+
+def _lineage(config: TrainConfig, chosen: Selection) -> Iterator["LineageDataset"]:
+    from ray_jobs.training.model import LineageDataset
+
+    for dataset in config.view:
+        trained = [episode for episode in chosen.train if episode.dataset.startswith(dataset.prefix)]
+        held_out = [episode for episode in chosen.held_out if episode.dataset.startswith(dataset.prefix)]
+        yield LineageDataset(
+            day=dataset.day,
+            prefix=dataset.prefix,
+            manifest_sha256=dataset.manifest_sha256,
+            trained_on=tuple(episode.episode_id for episode in trained),
+            held_out=tuple(episode.episode_id for episode in held_out),
+            uploads=tuple(sorted({episode.upload for episode in (*trained, *held_out)})),
+        )
