@@ -1,0 +1,57 @@
+"""What the verdicts step does: read a day's facts, take the context of the days before, judge, and show."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from orchestration.curation.context import Context, Ledger, Row, build
+from orchestration.curation.judge import counts, judge
+from orchestration.curation.present import present
+from orchestration.curation.thresholds import Thresholds
+from ray_jobs.seam import ledger
+from ray_jobs.seam.results import Shown, read_pointer
+from ray_jobs.seam.store import Store
+from ray_jobs.seam.tables import from_bytes
+
+
+@dataclass(frozen=True)
+class Decided:
+    """rows: VERDICTS; counts add up; context_digest names the snapshot of earlier days that was compared with."""
+
+    rows: list[Row]
+    counts: dict[str, int]
+    shown: dict[str, Shown]
+    context_digest: str
+
+
+def decide(store: Store, day: str, episodes_key: str, stages: dict[str, str], thresholds: Thresholds) -> Decided:
+    """Judge a day. `stages`: stage -> version, as its measurements' pointer says. Raises StoreError."""
+    episodes = from_bytes(store.get(episodes_key))
+    measured = read_ledger(store, stages, day)
+    context = context_of(store, day, stages, thresholds, (episodes, measured))
+    rows = judge(episodes, measured, thresholds, context)
+    pictures = {row["episode_id"]: row["picture"] for part in measured.values() for row in part.values() if row["picture"]}
+    return Decided(rows, counts(rows), present(rows, pictures, context), context.digest)
+
+
+def read_ledger(store: Store, stages: dict[str, str], day: str) -> Ledger:
+    return {stage: ledger.read(store, stage, version, [day]) for stage, version in sorted(stages.items())}
+
+
+def context_of(store: Store, day: str, stages: dict[str, str], thresholds: Thresholds, own: tuple[list[Row], Ledger] = ([], {})) -> Context:
+    """The context from the days before `day` that were published, as far back as thresholds.context_days."""
+    last = date.fromisoformat(day)
+    earlier = []
+    for back in range(thresholds.context_days, 0, -1):
+        before = (last - timedelta(days=back)).isoformat()
+        pointer = read_pointer(store, "episodes", before)
+        if pointer and pointer.output.get("episodes"):
+            earlier.append((from_bytes(store.get(pointer.output["episodes"])), read_ledger(store, stages, before)))
+    return build(earlier, own, thresholds)
+
+
+def context_digest(store: Store, day: str, thresholds: Thresholds) -> str:
+    """The digest that `decide` would find now: another than the verdicts' own, and earlier days have changed since."""
+    measured = read_pointer(store, "measurements", day)
+    stages: dict[str, Any] = measured.output["stages"] if measured else {}
+    return context_of(store, day, stages, thresholds).digest
