@@ -146,6 +146,7 @@ class _Step:
         for day, made in seen.made().items():
             if day not in plan.todo or day in self.outcomes:
                 continue
+            result = self.work.finish(day, made.result) if self.work.finish else made.result
             pointer = Pointer(
                 asset=plan.asset,
                 day=day,
@@ -155,10 +156,10 @@ class _Step:
                 execution=made.execution,
                 inputs=self.work.inputs_of(day),
                 input_digest=self.work.input_digest(day),
-                counts=made.result.counts,
-                output=made.result.output,
-                output_digest=made.result.output_digest,
-                shown=made.result.shown,
+                counts=result.counts,
+                output=result.output,
+                output_digest=result.output_digest,
+                shown=result.shown,
             )
             counts = yield from publishing(pointer, self.work.budgets.unreachable)
             if counts.generation > plan.generation:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ray_jobs.seam import layout
 from ray_jobs.seam.errors import FailureClass
 from ray_jobs.seam.model import Strict, digest
-from ray_jobs.seam.results import Pointer
+from ray_jobs.seam.results import DayResult, Pointer
 
 MAX_BASE = 43  # so that <base>-a<n> stays a DNS-1035 label of at most 47 characters, which is what KubeRay allows
 MAX_ATTEMPTS = 99
@@ -51,6 +51,7 @@ class Work:
     inputs: Mapping[str, str] = field(default_factory=dict)
     day_inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     code: str = ""
+    finish: Callable[[str, DayResult], DayResult] | None = None  # what orchestration adds before a day is published: a gate's verdict
     resources: Resources = field(default_factory=Resources)
     budgets: Budgets = field(default_factory=Budgets)
     force: bool = False  # make days again that are unchanged
