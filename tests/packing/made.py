@@ -11,26 +11,10 @@ from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream, write_episode
 from ray_jobs.seam.configs import DayDataset, PackConfig
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import EPISODES, VERDICTS, to_bytes
+from tests.oracle.board import picture
 
-BITS = 12
 START_NS = 1_790_000_000_000_000_000
 DAY = "2026-09-21"
-
-
-def picture(number: int, size: int = 96) -> np.ndarray:
-    """uint8 [size, size, 3]: the bits of `number` as a 4 x 3 board of light and dark fields on a slope."""
-    board = np.array([(number >> bit) & 1 for bit in range(BITS)]).reshape(3, 4)
-    fields = np.kron(board, np.ones((size // 3, size // 4)))
-    made = np.full((size, size, 3), 40, np.uint8)
-    made[: fields.shape[0], : fields.shape[1]] += (fields[..., None] * 150).astype(np.uint8)
-    return made
-
-
-def number_in(frame: np.ndarray) -> int:
-    """The number that `picture` drew."""
-    height, width = frame.shape[0] // 3, frame.shape[1] // 4
-    means = [frame[row * height : (row + 1) * height, column * width : (column + 1) * width].mean() for row in range(3) for column in range(4)]
-    return sum(int(mean > 115) << bit for bit, mean in enumerate(means))
 
 
 def write_clip(path: Path, numbers: list[int], fps: int = 10, size: int = 96, codec: str = "libx264", pixels: str = "yuv420p", **options: str) -> None:

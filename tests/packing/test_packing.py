@@ -26,7 +26,8 @@ from ray_jobs.seam.configs import DayDataset, PackConfig
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store, StoreConfig
-from tests.packing.made import DAY, add_episode, number_in, pack_config, packed
+from tests.oracle.board import number_in
+from tests.packing.made import DAY, add_episode, pack_config, packed
 
 
 def pack(store: Store, rows: list[dict[str, Any]], execution: Execution, rejected: tuple[str, ...] = ()) -> DayResult:

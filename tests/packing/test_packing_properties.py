@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ray_jobs.packing import stats
 from ray_jobs.packing.video import Segment as Part
 from ray_jobs.packing.video import VideoFile, can_keep, decoded, decoded_from, scan, transcode
-from tests.packing.made import number_in, picture, write_clip
+from tests.oracle.board import number_in, picture
+from tests.packing.made import write_clip
 
 
 @st.composite
