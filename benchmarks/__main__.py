@@ -1,0 +1,13 @@
+"""`make bench [BENCH=name]`: run one benchmark, or all."""
+
+import importlib
+import sys
+
+NAMES = ("curation", "overhead", "loop", "detection")
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or NAMES
+    for name in wanted:
+        if name not in NAMES:
+            sys.exit(f"there is no benchmark {name!r}: {', '.join(NAMES)}")
+        importlib.import_module(f"benchmarks.{name}").main()

@@ -1,0 +1,35 @@
+"""The one shape of a benchmark's result, and where it is written."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def figure(name: str, ours: float, unit: str, against: tuple[str, float] | None, ratio: float | None, goal: str, met: bool) -> dict[str, Any]:
+    """One figure. ratio: ours / against, measured in the same run."""
+    other = {"name": against[0], "value": round(against[1], 4)} if against else None
+    return {"id": name, "ours": round(ours, 4), "unit": unit, "against": other, "ratio": None if ratio is None else round(ratio, 4), "goal": goal, "met": met}
+
+
+def write(name: str, figures: list[dict[str, Any]], **more: Any) -> Path:
+    """Write benchmarks/results/<name>.json and print the figures."""
+    RESULTS.mkdir(exist_ok=True)
+    machine = f"{os.cpu_count()} cores, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {platform.machine()}"
+    document = {
+        "name": name,
+        "command": f"make bench BENCH={name}",
+        "machine": machine,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "figures": figures,
+        **more,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    for each in figures:
+        print(f"{name} {each['id']}: {each['ours']} {each['unit']}, against {each['against']}, ratio {each['ratio']}, goal {each['goal']}: {each['met']}")
+    return path

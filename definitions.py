@@ -1,0 +1,22 @@
+"""Everything Dagster loads: assets, checks, jobs, triggers."""
+
+import dagster as dg
+
+from orchestration import checks
+from orchestration.curation.assets import measurements, verdicts
+from orchestration.dataset.assets import curated_dataset, dataset_at_compute
+from orchestration.evaluation.assets import champion, curation_effect, evaluation
+from orchestration.ingest.assets import episodes, uploads
+from orchestration.steps import Flywheel
+from orchestration.training.assets import policy
+from orchestration.triggers import jobs, sensors
+
+defs = dg.Definitions(
+    assets=[uploads, episodes, measurements, verdicts, curated_dataset, dataset_at_compute, policy, evaluation, champion, curation_effect],
+    asset_checks=checks.ALL,
+    jobs=[jobs.index_uploads, jobs.curate, jobs.learn, jobs.study],
+    sensors=[sensors.arrivals, sensors.changed, sensors.reconciler],
+    schedules=[sensors.daily],
+    resources={"flywheel": Flywheel()},
+    executor=dg.in_process_executor,  # the steps only launch and wait; a process each would cost four seconds a run
+)

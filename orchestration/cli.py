@@ -1,0 +1,75 @@
+"""The `flywheel` command behind the Makefile's verbs."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ray_jobs.seam.errors import FlywheelError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="flywheel", description="The daily robot-learning loop, run by Dagster on Ray.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    loop = verbs.add_parser("loop", help="three days of a simulated fleet, or your own recordings, through the whole loop")
+    loop.add_argument("--data", type=Path, help="a folder of your own recordings (MCAP files, LeRobot folders)")
+    loop.add_argument("--days", type=int, default=3, help="days of the simulated fleet")
+    ui = verbs.add_parser("ui", help="Dagster's UI over the runs that the loop made")
+    ui.add_argument("--data", type=Path, help="the folder whose loop is to be shown")
+    ui.add_argument("--port", type=int, default=3000)
+    verbs.add_parser("clean", help="remove what the loops made")
+    chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is asked to end, by key or by signal
+    try:
+        return {"loop": _loop, "ui": _ui, "clean": _clean}[chosen.verb](chosen)
+    except FlywheelError as error:
+        print(f"flywheel: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("flywheel: stopped; run it again to continue", file=sys.stderr)
+        return 130
+
+
+def _loop(chosen: argparse.Namespace) -> int:
+    from orchestration.local import loop, report
+    from orchestration.settings import REPOSITORY, load
+
+    started = time.monotonic()
+    target = load(REPOSITORY / "flywheel.yaml").home_path / "loop.json"
+    rows = loop.own(chosen.data) if chosen.data else loop.demo(chosen.days)
+    seconds = time.monotonic() - started
+    target.write_text(json.dumps({"seconds": round(seconds, 1), "data": str(chosen.data) if chosen.data else "simulated fleet", "days": rows}, indent=1))
+    if rows:
+        print("\n" + report.table(rows))
+    if chosen.data:
+        for row in rows:
+            for episode in row.get("episodes", []):
+                print(f"{row['day']}  {episode['verdict']:<11} {episode['upload']}  {episode['episode_id'][:8]}  {'; '.join(episode['reasons'])}")
+    ui = f"make ui DATA={chosen.data}" if chosen.data else "make ui"
+    print(f"\n{seconds:.0f} s in all; the same as JSON in {target}; `{ui}` shows runs, lineage and pictures")
+    return 0
+
+
+def _ui(chosen: argparse.Namespace) -> int:
+    from orchestration.local import dagster_dev, loop
+    from orchestration.settings import REPOSITORY, load
+
+    document = loop.own_document(loop.own_home(chosen.data), chosen.data) if chosen.data else REPOSITORY / "flywheel.yaml"
+    with dagster_dev.dagster_dev(load(document), document, chosen.port) as dagster:
+        print(f"Dagster's UI: {dagster.url}  (Ctrl-C ends it)", flush=True)
+        signal.pause()
+    return 0
+
+
+def _clean(_: argparse.Namespace) -> int:
+    from orchestration.settings import REPOSITORY, load
+
+    shutil.rmtree(load(REPOSITORY / "flywheel.yaml").home_path, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""evaluation: closed-loop rollouts of the new policy beside the champion's. champion: obeys evaluation's verdict."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from orchestration.evaluation.gate import gate
+
+from orchestration.partitions import DAILY, window
+from orchestration.steps import Flywheel, Planned, heavy, light_days, needed
+from orchestration.training.assets import policy, view_of
+from ray_jobs.seam.configs import EffectConfig, EvaluateConfig
+from ray_jobs.seam.results import DayResult, Shown, read_pointer
+from ray_jobs.seam.store import Store
+
+GROUP = "learning"
+CURRENT = "current"  # the champion's own history: partitions/champion/current/<generation>.json
+
+
+def current_champion(store: Store) -> str | None:
+    """The champion's model prefix, or None before the first."""
+    pointer = read_pointer(store, "champion", CURRENT)
+    return pointer.output["model"] if pointer else None
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=dg.BackfillPolicy.multi_run(1),
+    deps=[policy],
+    group_name=GROUP,
+    kinds={"ray"},
+    owners=["team:robot-learning"],
+    output_required=False,
+    description="Success of the new policy and of the champion on the same seeds, action error on held-out episodes, and the gate's verdict with reasons.",
+)
+def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
+    settings, store = flywheel.settings, flywheel.store
+    day = context.partition_key
+    trained = needed(read_pointer(store, "policy", day), f"{day} has no policy yet: materialize `policy` first")
+    candidate = trained.output.get("model")
+    if not candidate:
+        result = DayResult(reason=trained.shown["reason"].value if "reason" in trained.shown else "no policy was trained: nothing to evaluate")
+        yield from light_days(context, flywheel, "evaluation", settings.evaluation, lambda _: ({"policy": trained.output_digest}, result))
+        return
+    champion = current_champion(store)
+    view, read = view_of(store, day)
+
+    def config(days: tuple[str, ...]) -> EvaluateConfig:
+        return EvaluateConfig(
+            store=settings.store_config(),
+            days=days,
+            data=settings.compute_config(),
+            view=view,
+            candidate=candidate,
+            champion=champion if champion != candidate else None,
+            holdout=settings.training.holdout,
+            settings=settings.evaluation,
+        )
+
+    def with_verdict(_: str, result: DayResult) -> DayResult:
+        verdict = gate(result.output["scores"], settings.gate)
+        text = ("**promoted**: " if verdict.promote else "**refused**: ") + "; ".join(verdict.reasons)
+        output = {**result.output, "model": candidate, "promote": verdict.promote, "reasons": list(verdict.reasons)}
+        return result.model_copy(update={"output": output, "shown": {"verdict": Shown(type="md", value=text), **result.shown}})
+
+    yield from heavy(
+        context,
+        flywheel,
+        Planned(
+            asset="evaluation",
+            module="ray_jobs.evaluation",
+            settings=[settings.evaluation, settings.gate],
+            day_inputs={day: {"policy": trained.output_digest, "champion": champion or "none", **read}},
+            config_for=config,
+            finish=with_verdict,
+        ),
+    )
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=dg.BackfillPolicy.multi_run(1),
+    deps=[evaluation],
+    group_name=GROUP,
+    kinds={"python"},
+    owners=["team:robot-learning"],
+    output_required=False,
+    description="The policy that robots run. It moves only when evaluation's published verdict says so; every move and refusal keeps its reasons.",
+)
+def champion(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
+    store = flywheel.store
+
+    def obey(day: str) -> tuple[dict[str, str], DayResult]:
+        judged = needed(read_pointer(store, "evaluation", day), f"{day} is not evaluated yet: materialize `evaluation` first")
+        before = current_champion(store)
+        promoted = bool(judged.output.get("promote"))
+        reasons = judged.output.get("reasons", ["nothing was evaluated"])
+        after = judged.output["model"] if promoted else before
+        shown = {
+            "champion": Shown(type="text", value=after or "none yet"),
+            "moved": Shown(type="text", value="yes" if after != before else "no"),
+            "reasons": Shown(type="md", value="\n".join(f"- {reason}" for reason in reasons)),
+        }
+        output = {"model": after, "before": before, "promoted": promoted, "reasons": reasons}
+        return {"evaluation": judged.output_digest}, DayResult(output=output, output_digest=after or "none", shown=shown)
+
+    yield from light_days(context, flywheel, "champion", None, obey, also_as=CURRENT, also_if=lambda result: result.output["promoted"])
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=dg.BackfillPolicy.multi_run(1),
+    deps=[evaluation],
+    group_name="study",
+    kinds={"ray", "pytorch"},
+    owners=["team:robot-learning"],
+    output_required=False,
+    description="What curation is worth: the same training on everything uploaded, and on a random drop of the same size, on the same seeds.",
+)
+def curation_effect(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
+    settings, store = flywheel.settings, flywheel.store
+    day = context.partition_key
+    judged = {each: pointer for each in window(day) if (pointer := read_pointer(store, "verdicts", each))}
+
+    def config(days: tuple[str, ...]) -> EffectConfig:
+        return EffectConfig(
+            store=settings.store_config(),
+            days=days,
+            episodes={each: pointer.output["episodes"] for each, pointer in judged.items()},
+            verdicts={each: pointer.output["verdicts"] for each, pointer in judged.items()},
+            training=settings.training,
+            evaluation=settings.evaluation,
+        )
+
+    yield from heavy(
+        context,
+        flywheel,
+        Planned(
+            asset="curation_effect",
+            module="ray_jobs.effect",
+            settings=[settings.training, settings.evaluation],
+            day_inputs={day: {each: pointer.output_digest for each, pointer in judged.items()}},
+            config_for=config,
+        ),
+    )

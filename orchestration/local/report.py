@@ -1,0 +1,80 @@
+"""The table that the loop ends with, read from what was published and from nowhere else."""
+
+from collections import Counter
+from typing import Any
+
+from ray_jobs.seam.results import read_pointer
+from ray_jobs.seam.store import Store
+from ray_jobs.seam.tables import from_bytes
+
+
+def day_row(store: Store, day: str, seconds: float) -> dict[str, Any]:
+    """One day as the loop reports it. success: rate, Wilson bounds, rollouts; None where nothing was rolled out."""
+    row: dict[str, Any] = {"day": day, "seconds": round(seconds, 1), "rejected_by_reason": {}, "success": {}, "champion": None}
+    verdicts = read_pointer(store, "verdicts", day)
+    if verdicts:
+        row |= {name: verdicts.counts.get(name, 0) for name in ("uploaded", "kept", "rejected", "quarantined", "superseded")}
+        rows = from_bytes(store.get(verdicts.output["verdicts"]))
+        why: Counter[str] = Counter()
+        for each in rows:
+            if each["verdict"] in {"rejected", "quarantined"}:
+                why[(each["reasons"] or ["unknown"])[0].split(":")[0]] += 1
+        row["rejected_by_reason"] = dict(why.most_common())
+        row["robot_minutes"] = round(sum(each["duration_s"] or 0.0 for each in rows) / 60, 2)
+        row["episodes"] = [{key: each[key] for key in ("episode_id", "upload", "verdict", "reasons")} for each in rows]
+    evaluated = read_pointer(store, "evaluation", day)
+    if evaluated and evaluated.output.get("scores"):
+        scores = evaluated.output["scores"]
+        row["offline"] = scores.get("offline")
+        if scores.get("candidate") and scores["candidate"].get("rollouts"):
+            row["success"]["curated"] = _rate(scores["candidate"])
+    effect = read_pointer(store, "curation_effect", day)
+    for arm, scores in ((effect.output.get("arms") or {}) if effect else {}).items():
+        row["success"][arm] = _rate(scores)
+    decided = read_pointer(store, "champion", day)
+    if decided:
+        row["champion"] = {"promoted": decided.output["promoted"], "model": decided.output["model"], "reasons": decided.output["reasons"]}
+    dataset = read_pointer(store, "curated_dataset", day)
+    if dataset:
+        row["dataset"] = dataset.output.get("dataset")
+    return row
+
+
+def _rate(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: scores[name] for name in ("rate", "low", "high", "rollouts")}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text of fixed columns, with the reasons below."""
+    arms = [arm for arm in ("all", "random_drop", "curated") if any(arm in row["success"] for row in rows)]
+    head = [
+        "day",
+        "uploaded",
+        "kept",
+        "rejected",
+        "quarant.",
+        "superseded",
+        "robot min",
+        *(f"success {arm.replace('_', ' ')}" for arm in arms),
+        "champion",
+        "seconds",
+    ]
+    lines = [head]
+    for row in rows:
+        successes = [
+            f"{row['success'][arm]['rate']:.0%} [{row['success'][arm]['low']:.0%}, {row['success'][arm]['high']:.0%}]" if arm in row["success"] else "-"
+            for arm in arms
+        ]
+        champion = "-" if not row["champion"] else "promoted" if row["champion"]["promoted"] else "refused"
+        counts = [str(row.get(name, "-")) for name in ("uploaded", "kept", "rejected", "quarantined", "superseded", "robot_minutes")]
+        lines.append([row["day"], *counts, *successes, champion, f"{row['seconds']:.0f}"])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = [
+        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in lines
+    ]
+    for row in rows:
+        if row["rejected_by_reason"]:
+            text.append(f"{row['day']}  set aside: " + ", ".join(f"{reason} {count}" for reason, count in row["rejected_by_reason"].items()))
+        if row["champion"]:
+            text.append(f"{row['day']}  champion {'promoted' if row['champion']['promoted'] else 'refused'}: " + "; ".join(row["champion"]["reasons"]))
+    return "\n".join(text)

@@ -1,0 +1,123 @@
+"""One settings document per deployment: YAML, over it the environment (FLYWHEEL_TRAINING__STEPS=600), frozen and strict."""
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from orchestration.curation.thresholds import Thresholds
+from orchestration.evaluation.gate import GateSettings
+from ray_jobs.seam.configs import CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings
+from ray_jobs.seam.errors import UserError
+from ray_jobs.seam.model import Strict
+from ray_jobs.seam.store import StoreConfig
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Triggers(Strict):
+    """How often arrivals are looked for, and how far back the daily schedule looks for days that did not get through."""
+
+    enabled: bool = True  # off where something else launches every run, as `make loop` does
+    poll_s: int = 30
+    recent_days: int = 14
+    daily_at: str = "0 5 * * *"  # cron, UTC
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    deployment: str = "local"
+    home: Path = Path(".flywheel")  # Dagster's instance and the local stores; below the repository unless absolute
+    store: StoreConfig | None = None  # default: <home>/store
+    raw: StoreConfig | None = None  # default: <home>/raw
+    compute: StoreConfig | None = None  # the store near the training cluster; default: <home>/compute
+    first_day: str = "2026-01-01"  # the first daily partition
+    window_days: int = Field(30, ge=1)  # training reads this many days up to and with its own
+    minimum_days: int = Field(1, ge=1)  # fewer days with data than this in the window, and training refuses
+    ingest: IngestSettings = IngestSettings()
+    measure: MeasureSettings = MeasureSettings()
+    thresholds: Thresholds = Field(default_factory=Thresholds.load)
+    copying: CopySettings = CopySettings()
+    training: TrainSettings = TrainSettings()
+    evaluation: EvaluateSettings = EvaluateSettings(evaluator=None)
+    gate: GateSettings = GateSettings()
+    triggers: Triggers = Triggers()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+    @property
+    def home_path(self) -> Path:
+        return self.home if self.home.is_absolute() else REPOSITORY / self.home
+
+    def store_config(self) -> StoreConfig:
+        return self.store or StoreConfig.local(self.home_path / "store")
+
+    def raw_config(self) -> StoreConfig:
+        return self.raw or StoreConfig.local(self.home_path / "raw")
+
+    def compute_config(self) -> StoreConfig:
+        return self.compute or StoreConfig.local(self.home_path / "compute")
+
+
+def document_path() -> Path:
+    """FLYWHEEL_SETTINGS, or flywheel.yaml of the repository, which is the demo's."""
+    return Path(os.environ.get("FLYWHEEL_SETTINGS") or REPOSITORY / "flywheel.yaml")
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read and check the document. Raises UserError with one line that names the key and the nearest right one."""
+    path = path or document_path()
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"cannot read the settings {path}: {error.strerror}; set FLYWHEEL_SETTINGS to a YAML document") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"the settings {path} are not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"the settings {path} are not a mapping of keys to values")
+    try:
+        return Settings(**document)
+    except ValidationError as error:
+        raise UserError(f"the settings {path}: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+
+@cache
+def current() -> Settings:
+    """This process's settings, read once: a run does not change under its own feet."""
+    return load()
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {item['msg']}"
+    names = _known_keys(item["loc"][:-1])
+    near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
+    return f"unknown key {where!r}" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(names))}")
+
+
+def _known_keys(path: tuple[Any, ...]) -> list[str]:
+    model: Any = Settings
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        model = field.annotation
+        if not hasattr(model, "model_fields"):
+            model = next((arm for arm in getattr(model, "__args__", ()) if hasattr(arm, "model_fields")), model)
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,57 @@
+"""policy: one model per day, trained on the window of days up to it."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from orchestration.dataset.assets import dataset_at_compute
+from orchestration.partitions import DAILY, window, window_mapping
+from orchestration.steps import Flywheel, Planned, heavy
+from ray_jobs.seam.configs import DayDataset, TrainConfig
+from ray_jobs.seam.results import Pointer, read_pointer
+from ray_jobs.seam.store import Store
+
+GROUP = "learning"
+
+
+def view_of(store: Store, day: str) -> tuple[tuple[DayDataset, ...], dict[str, str]]:
+    """The datasets of the day's window that are at the compute store, and what was read of each day, absences listed."""
+    found: list[DayDataset] = []
+    read: dict[str, str] = {}
+    for each in window(day):
+        pointer: Pointer | None = read_pointer(store, "dataset_at_compute", each)
+        if pointer is None:
+            read[each] = "absent"
+        elif pointer.output.get("dataset"):
+            found.append(DayDataset(**pointer.output["dataset"]))
+            read[each] = pointer.output_digest
+        else:
+            read[each] = "no data"
+    return tuple(found), read
+
+
+@dg.asset(
+    partitions_def=DAILY,
+    backfill_policy=dg.BackfillPolicy.multi_run(1),
+    deps=[dg.AssetDep(dataset_at_compute, partition_mapping=window_mapping())],
+    group_name=GROUP,
+    kinds={"ray", "pytorch"},
+    owners=["team:robot-learning"],
+    output_required=False,
+    description="The policy trained on the window of curated days, with its lineage: view, datasets, episodes, settings, seeds.",
+)
+def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
+    settings, store = flywheel.settings, flywheel.store
+    day = context.partition_key
+    view, read = view_of(store, day)
+    if 0 < len(view) < settings.minimum_days:
+        raise dg.Failure(f"only {len(view)} days of the window hold data, minimum_days is {settings.minimum_days}: backfill the others or lower it")
+
+    def config(days: tuple[str, ...]) -> TrainConfig:
+        return TrainConfig(store=settings.store_config(), days=days, data=settings.compute_config(), view=view, settings=settings.training)
+
+    yield from heavy(
+        context,
+        flywheel,
+        Planned(asset="policy", module="ray_jobs.training", settings=settings.training, day_inputs={day: read}, config_for=config),
+    )

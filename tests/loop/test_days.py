@@ -1,0 +1,159 @@
+"""A deployment's days, through the UI's own GraphQL: backfills, reprocessing, late uploads, and processes that die.
+
+One deployment, tests in order: each starts from what the one before left, as the days of a real deployment do.
+"""
+
+import re
+import shutil
+
+import pytest
+import yaml
+
+from orchestration.launching.head import Head
+from ray_jobs.seam.tables import from_bytes
+from tests.loop.deployment import Deployment, kill, until
+
+pytestmark = [pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+
+DAYS = ["2026-01-05", "2026-01-06", "2026-01-07"]
+JUDGED = ["episodes", "measurements", "verdicts"]
+REST = ["curated_dataset", "dataset_at_compute", "policy", "evaluation", "champion"]
+
+
+def submitted(deployment: Deployment, before: set[str]) -> bool:
+    """Has a job been created for a measuring attempt that was not there before?"""
+    found = {"/".join(key.split("/")[1:3]) for key in deployment.keys("attempts/") if key.endswith("/submitted.json") and "/measurements" in key}
+    return bool(found - before)
+
+
+def test_three_days_by_one_range_run_and_then_to_the_champion(deployment: Deployment) -> None:
+    deployment.record("--days", *DAYS, "--episodes", "4", "--robots", "arm-1", "arm-2")
+    deployment.run("index_uploads")
+    deployment.run("curate", DAYS[0], DAYS[-1])
+    assert len(deployment.attempts("episodes")) == 1, "a range is one Ray job"
+    for day in DAYS:
+        counts = deployment.pointer("verdicts", day).counts
+        assert counts["uploaded"] >= 8
+        assert counts["uploaded"] == counts["kept"] + counts["rejected"] + counts["quarantined"] + counts["superseded"]
+    deployment.run("learn", DAYS[-1])
+    assert deployment.pointer("champion", DAYS[-1]).output["reasons"]
+    assert deployment.pointer("evaluation", DAYS[-1]).output["scores"]["candidate"]["rollouts"] == 4
+
+
+def test_a_backfill_of_three_days_reads_no_upload_again(deployment: Deployment) -> None:
+    shutil.move(deployment.raw, deployment.home / "cold")
+    ledger = deployment.keys("ledger/")
+    before = {asset: deployment.attempts(asset) for asset in JUDGED + REST}
+    # an edit of the code makes every job run again: what must not be repeated is kept by the ledgers, not by skipping the job
+    source = deployment.root / "ray_jobs" / "__init__.py"
+    source.write_text(source.read_text() + "\n# edited\n")
+    backfill = deployment.graphql.backfill(JUDGED + REST[:2], DAYS)
+    status, runs = deployment.graphql.await_backfill(backfill, 300)
+    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
+    assert deployment.keys("ledger/") == ledger, "nothing was measured or extracted again"
+    assert len(deployment.attempts("measurements")) == len(before["measurements"]) + 1, "the job ran, and found nothing to do"
+    # and once more with nothing edited: not even a job
+    jobs = deployment.attempts("episodes") | deployment.attempts("curated_dataset")
+    backfill = deployment.graphql.backfill(JUDGED + REST[:2], DAYS)
+    status, runs = deployment.graphql.await_backfill(backfill, 300)
+    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
+    assert deployment.attempts("episodes") | deployment.attempts("curated_dataset") == jobs
+
+
+def test_a_changed_threshold_judges_again_without_measuring(deployment: Deployment) -> None:
+    before = {day: deployment.pointer("verdicts", day) for day in DAYS}
+    ledger, jobs = deployment.keys("ledger/"), deployment.attempts("measurements")
+    thresholds = yaml.safe_load(yaml.safe_dump(deployment.settings.thresholds.model_dump(mode="json")))
+    thresholds["duration_min_s"] = {**thresholds["duration_min_s"], "value": 1e6} if isinstance(thresholds["duration_min_s"], dict) else 1e6
+    deployment.change({"thresholds": thresholds})
+    status, runs = deployment.graphql.await_backfill(deployment.graphql.backfill(["verdicts"], DAYS), 200)
+    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
+    for day in DAYS:
+        after = deployment.pointer("verdicts", day)
+        assert after.generation > before[day].generation
+        assert after.counts["kept"] == 0 < before[day].counts["kept"], "no episode lasts a million seconds"
+    assert deployment.keys("ledger/") == ledger
+    assert deployment.attempts("measurements") == jobs
+    document = yaml.safe_load(deployment.document.read_text())
+    document.pop("thresholds")
+    deployment.document.write_text(yaml.safe_dump(document))
+    status, _ = deployment.graphql.await_backfill(deployment.graphql.backfill(["verdicts"], DAYS), 200)
+    assert status == "COMPLETED_SUCCESS"
+
+
+def test_a_bumped_stage_version_recomputes_that_stage_alone(deployment: Deployment) -> None:
+    stages = deployment.pointer("measurements", DAYS[0]).output["stages"]
+    before = deployment.keys("ledger/")
+    source = deployment.root / "ray_jobs" / "curation" / "stages.py"
+    text = source.read_text()
+    bumped = re.sub(r'(class SignalStage\b.*?version(?:: [^=]+)? = ")([^"]+)(")', r"\g<1>\g<2>b\g<3>", text, count=1, flags=re.DOTALL)
+    assert bumped != text
+    source.write_text(bumped)
+    status, runs = deployment.graphql.await_backfill(deployment.graphql.backfill(["measurements"], DAYS), 200)
+    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
+    after = deployment.pointer("measurements", DAYS[0]).output["stages"]
+    assert {name for name in stages if after[name] != stages[name]} == {"signal"}
+    assert {key.split("/")[1].split("@")[0] for key in deployment.keys("ledger/") - before} == {"signal"}
+
+
+def test_a_late_upload_measures_only_the_new_episodes(deployment: Deployment) -> None:
+    shutil.move(deployment.home / "cold", deployment.raw)
+    measured = deployment.pointer("measurements", DAYS[0]).counts["episodes"]
+    deployment.record("--days", DAYS[0], "--late", "2", "--robots", "arm-1")
+    deployment.run("index_uploads")
+    deployment.run("curate", DAYS[0])
+    counts = deployment.pointer("measurements", DAYS[0]).counts
+    assert counts["episodes"] == measured + 2
+    assert (counts["measured"], counts["reused"]) == (2, measured)
+
+
+def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: Deployment) -> None:
+    day = "2026-01-08"
+    deployment.record("--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
+    deployment.run("index_uploads")
+    jobs, closed = deployment.attempts("measurements"), deployment.executions("measurements")
+    run_id = deployment.graphql.launch("curate", day)
+    until(lambda: submitted(deployment, jobs), 120, "the curation job")
+    kill(deployment.worker_pids(run_id))
+    retry = until(
+        lambda: [run for run in deployment.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]}) if run["runId"] != run_id], 60, "the retry"
+    )
+    assert deployment.graphql.await_run(retry[0]["runId"], 200) == "SUCCESS", deployment.why(retry[0]["runId"])
+    assert len(deployment.attempts("measurements") - jobs) == 1, "one job"
+    assert len(deployment.executions("measurements") - closed) == 1, "one execution"
+    assert len(deployment.keys(f"partitions/measurements/{day}/")) == 1, "one materialization"
+
+
+def test_a_killed_ray_head_is_infrastructure_and_retried_with_nothing_twice(deployment: Deployment) -> None:
+    day = "2026-01-09"
+    deployment.record("--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
+    deployment.run("index_uploads")
+    jobs = deployment.attempts("measurements")
+    run_id = deployment.graphql.launch("curate", day)
+    until(lambda: submitted(deployment, jobs), 120, "the curation job")
+    kill([Head(deployment.home).alive().pid])  # the session's leader, and with it Ray's own processes
+    assert deployment.graphql.await_run(run_id, 240) == "SUCCESS", deployment.why(run_id)
+    assert len(deployment.attempts("measurements") - jobs) == 2, "a second attempt under the same base"
+    assert len(deployment.keys(f"partitions/measurements/{day}/")) == 1
+    for stage, version in deployment.pointer("measurements", day).output["stages"].items():
+        rows = [row["episode_id"] for key in deployment.keys(f"ledger/{stage}@{version}/{day}/") for row in from_bytes(deployment.store.get(key))]
+        assert len(rows) == len(set(rows)), f"{stage} measured an episode twice"
+
+
+def test_two_runs_of_one_partition_at_once_end_with_one_truth(deployment: Deployment) -> None:
+    source = deployment.root / "ray_jobs" / "__init__.py"
+    source.write_text(source.read_text() + "\n# edited again\n")
+    first, second = deployment.graphql.launch("curate", DAYS[1]), deployment.graphql.launch("curate", DAYS[1])
+    ends = [deployment.graphql.await_run(first, 200), deployment.graphql.await_run(second, 200)]
+    assert ends[1] == "SUCCESS", deployment.why(second)
+    assert ends[0] in {"SUCCESS", "FAILURE"}
+    counts = deployment.pointer("verdicts", DAYS[1]).counts
+    assert counts["uploaded"] == counts["kept"] + counts["rejected"] + counts["quarantined"] + counts["superseded"]
+    assert not deployment.graphql.runs({"statuses": ["STARTED", "QUEUED", "STARTING"]})
+
+
+def test_a_day_without_data_is_a_success_that_says_so(deployment: Deployment) -> None:
+    deployment.run("curate", "2026-01-20")
+    assert deployment.pointer("verdicts", "2026-01-20").counts["uploaded"] == 0
+    deployment.run("learn", "2026-01-20")
+    assert deployment.pointer("curated_dataset", "2026-01-20").output["dataset"] is None
