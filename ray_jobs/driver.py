@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -75,7 +76,10 @@ def connect() -> None:
         return
     address = "auto" if os.environ.get("RAY_ADDRESS") else "local"
     options: dict[str, Any] = {} if address == "auto" else {"num_cpus": max(4, (os.cpu_count() or 1) + 2), "include_dashboard": False}
+    on_term = signal.getsignal(signal.SIGTERM)
     ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **options)
+    if callable(on_term) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray's own handler leaves without a word
 
 
 def peak_memory() -> int:

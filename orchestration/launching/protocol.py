@@ -175,7 +175,6 @@ class _Step:
         if due.after is not None:
             yield Tell(f"attempt {due.number - 1} ended ({due.after}); trying again")
             yield Wait(min(0.5 * 2.0**due.tries, 30.0))
-        yield from still_ours(budget)
         attempt = Attempt(
             base=self.base,
             number=due.number,
@@ -192,6 +191,7 @@ class _Step:
             resources=due.resources,
         )
         if (yield from patiently(Read(attempt.key), budget)) is None:
+            yield from still_ours(budget)
             yield from patiently(Write(attempt.key, attempt.model_dump_json().encode()), budget)
 
     def _clear_the_way(self, attempt: Attempt) -> Program[bool]:
@@ -238,7 +238,8 @@ class _Step:
         error = one_line(fail.failure_class, fail.evidence, fail.attempt) if fail else None
         attempt = self.used.attempt if self.used else self.tried
         execution = self.used.execution if self.used else None
-        return Outcome(days, attempt, execution, self.timings, self.launched, fail.failure_class if fail else None, error)
+        reused = not self.launched and self.tried is None and fail is None
+        return Outcome(days, attempt, execution, self.timings, self.launched, reused, fail.failure_class if fail else None, error)
 
 
 def _messages(data: bytes | None) -> list[dict[str, Any]]:

@@ -175,9 +175,6 @@ class Outcome:
     execution: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
     launched: bool = False
+    reused: bool = False
     failure_class: FailureClass | None = None
     error: str | None = None
-
-    @property
-    def reused(self) -> bool:
-        return not self.launched and self.attempt is None
