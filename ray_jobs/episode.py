@@ -31,7 +31,9 @@ SCHEMA = pa.schema(
 
 
 class Clip(Strict):
-    """One camera's video. The first `lead_in` decoded frames only serve decoding (a cut between keyframes)."""
+    """One camera's video. The file decodes to lead_in + frames frames: the first `lead_in` only serve decoding (a cut
+    between keyframes), the next `frames` belong one by one to the rows of the camera's stream.
+    """
 
     codec: str
     width: int
@@ -44,7 +46,7 @@ class EpisodeMeta(Strict):
     episode_id: str
     robot: str
     task: str
-    fps: float  # nominal rate of the frames, or of the states where there is no camera
+    fps: float  # nominal rate of the frames, or of the states where there is no camera; 0 where it cannot be known
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     cameras: dict[str, Clip]
@@ -52,6 +54,7 @@ class EpisodeMeta(Strict):
     upload: str
     success: bool | None = None  # what the recording itself claims, where it does
     synthetic_clock: bool = False  # times count from 0: the recording has no wall clock
+    ingest: str = ""  # version of the ingest that wrote it
     notes: tuple[str, ...] = ()
 
 

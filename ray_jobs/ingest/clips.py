@@ -73,6 +73,15 @@ def _raise_if_store(error: Exception, path: Path) -> None:
         raise StoreError(f"cannot write the temporary clip {path}: {error}; free some space or set TMPDIR") from error
 
 
+def _create(path: Path) -> Any:
+    """An mp4 whose bytes follow from its packets alone: no version strings, no clock."""
+    try:
+        return av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"})
+    except MEDIA_ERRORS as error:
+        _raise_if_store(error, path)
+        raise
+
+
 class _Pacing:
     """Presentation times that follow the recorded clock and always rise, whatever that clock does."""
 
@@ -105,7 +114,7 @@ class PacketClip:
                 self.width, self.height = template.codec_context.width, template.codec_context.height
                 if not self.width or not self.height:
                     return False
-                self._output = av.open(str(self.path), "w", format="mp4", options={"fflags": "+bitexact"})
+                self._output = _create(self.path)
                 self._stream = self._output.add_stream_from_template(template, opaque=True)
                 self._stream.time_base = Fraction(1, TICKS)
         except MEDIA_ERRORS as error:
@@ -161,7 +170,7 @@ class ImageClip:
             self.height, self.width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
             if not self.width or not self.height:
                 return False
-            self._output = av.open(str(self.path), "w", format="mp4", options={"fflags": "+bitexact"})
+            self._output = _create(self.path)
             self._stream = self._output.add_stream("libx264", rate=30, options=X264)
             self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
             self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)
@@ -223,7 +232,7 @@ def cut(source: Path, target: Path, start_s: float = 0.0, end_s: float | None = 
         origin, ends = min(pts for pts, _ in rows), len(rows)
         digest = hashlib.sha256()
         _seek(container, video, low)
-        with av.open(str(target), "w", format="mp4", options={"fflags": "+bitexact"}) as output:
+        with _create(target) as output:
             stream = output.add_stream_from_template(video, opaque=True)
             for number, packet in enumerate(_packets(container, video)):
                 if number == ends:

@@ -18,16 +18,17 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream
-from ray_jobs.ingest.clips import MEDIA_ERRORS, ImageClip, cut
+from ray_jobs.ingest.clips import MEDIA_ERRORS, STORE_ERRNOS, ImageClip, cut
+from ray_jobs.ingest.mcap_messages import BROKEN_IMAGE
 from ray_jobs.ingest.reader import Recorded, Refused, Upload, UploadFacts, content_id
 from ray_jobs.seam.configs import IngestSettings
-from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.store import Store
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 IMAGES = "observation.images."
-# What a damaged table, document or template raises, store failures apart.
+# What a damaged table, document or template raises. Arrow's decompressors also raise OSErrors without an errno.
 CONTENT_ERRORS = (ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
 
 
@@ -95,7 +96,9 @@ class _Dataset:
             self.images = [name for name, feature in self.info["features"].items() if feature.get("dtype") == "image"]
             self.present = [name for name in self.videos if any(f"/{name}/" in key for key in self.files)]
             self.notes = self._quirks()
-        except CONTENT_ERRORS as error:
+        except (*CONTENT_ERRORS, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
             raise DataError(f"the set's meta folder is damaged: {type(error).__name__}: {error}") from error
         self._open: dict[str, tuple[str, Path, ExitStack]] = {}
         self._table: tuple[str, pa.Table | None] = ("", None)
@@ -190,7 +193,9 @@ class _Dataset:
         """Raises DataError where this episode's own files are missing or damaged."""
         try:
             return self._read(row, folder, offset_ns)
-        except (*CONTENT_ERRORS, *MEDIA_ERRORS) as error:
+        except (*CONTENT_ERRORS, *MEDIA_ERRORS, *BROKEN_IMAGE) as error:
+            if getattr(error, "errno", None) in STORE_ERRNOS:
+                raise StoreError(f"cannot read {self.upload.path}, or write its clips to a temporary folder: {error}") from error
             raise DataError(f"its files are damaged: {type(error).__name__}: {error}") from error
 
     def _read(self, row: dict[str, Any], folder: Path, offset_ns: int) -> Recorded:

@@ -133,6 +133,7 @@ class Survey:
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     start_ns: int | None = None
     end_ns: int | None = None
+    notes: list[str] = field(default_factory=list)  # what was lost, where the whole file had to be walked
 
     def add(self, record: Record) -> None:
         if isinstance(record, Message):
@@ -181,7 +182,7 @@ def surveyed(source: IO[bytes]) -> Survey:
     if found is not None and found.channels and (found.counts or found.start_ns is None):
         return found
     survey = Survey()
-    for record in records(source, []):
+    for record in records(source, survey.notes):
         survey.add(record)
     return survey
 
