@@ -44,10 +44,11 @@ class Thresholds(Strict):
     max_overexposed: float = _limit("share of frames that are half white")
     min_sharp_ratio: float = _limit("sharpness over the fleet's median on this camera; a smeared lens loses two thirds")
     max_camera_lag_s: float = _limit("s by which the picture trails or leads the joints, beside the fleet's usual")
-    min_camera_match: float = _limit("correlation of image motion and joint speed below which no lag is read from it")
+    min_camera_match: float = _limit("share of the image's motion that the joints explain, below which no lag is read from it")
+    min_camera_gain: float = _limit("share of it that the lag must explain more than no lag does")
     max_view_shift: float = _limit("share of the picture's width by which the background moved against the fleet's; about 1.4 degrees at 46")
 
-    min_command_r2: float = _limit("share of the state's change that the commands explain, over the fleet's usual share; noise and mix-ups lower it")
+    max_command_loss: float = _limit("share of the state's change that commands explain less than usual; noise and mix-ups lower it")
     max_command_lag_s: float = _limit("s between command and motion, beside the fleet's usual")
     min_fleet_r2: float = _limit("below it the fleet's model explains too little to accuse anyone of a flipped axis")
     min_flip_gain: float = _limit("R2 that must be gained by turning an axis round before it is called flipped")

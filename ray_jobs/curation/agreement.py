@@ -70,15 +70,16 @@ def _explained(command: np.ndarray, state: np.ndarray, change: np.ndarray) -> fl
         return float("nan")
     moving = np.flatnonzero(spread > 0.1 * spread.max())
     if command.shape[1] == state.shape[1]:
-        matched = [_adjusted_r2(np.stack([command[:, axis], state[:, axis]], axis=1), change[:, axis]) for axis in moving]
+        matched = [adjusted_r2(np.stack([command[:, axis], state[:, axis]], axis=1), change[:, axis]) for axis in moving]
         if command.shape[1] > COUPLED_MAX or np.mean(matched) > 0.3:
             return float(np.mean(matched))
     if command.shape[1] > COUPLED_MAX:
         return float("nan")
-    return float(np.mean([_adjusted_r2(command, change[:, axis]) for axis in moving]))
+    return float(np.mean([adjusted_r2(command, change[:, axis]) for axis in moving]))
 
 
-def _adjusted_r2(regressors: np.ndarray, target: np.ndarray) -> float:
+def adjusted_r2(regressors: np.ndarray, target: np.ndarray) -> float:
+    """Share of the target's variance that a ridge regression on [n, p] regressors explains, adjusted for p; at least 0."""
     centred = regressors - regressors.mean(axis=0)
     scale = centred.std(axis=0)
     used = centred[:, scale > 1e-9] / scale[scale > 1e-9]

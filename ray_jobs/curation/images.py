@@ -4,8 +4,9 @@ import io
 
 import numpy as np
 from PIL import Image
+from scipy.optimize import nnls
 
-from ray_jobs.curation.agreement import peak_offset
+from ray_jobs.curation.agreement import peak_offset, sample
 from ray_jobs.curation.signals import runs
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage, View
 from ray_jobs.episode import EpisodeMeta
@@ -16,7 +17,8 @@ THUMB_HEIGHT = 64
 SAME = 0.35  # mean absolute grey difference (of 255) under which a frame repeats the one before
 MEDIAN_FRAMES = 48
 CHUNK = 32
-LAG_S = 1.0
+LAG_S = 0.6
+LAG_AXES = 6
 
 
 class Images(Stage):
@@ -80,7 +82,7 @@ def look(view: View) -> Partial:
     picks = np.unique(np.linspace(0, len(own) - 1, STRIP).round().astype(int))
     return {
         "t": view.t_ns,
-        "speed": view.joint_speed.astype(np.float32),
+        "joints": view.joints,
         **per_frame(lumas, len(view.previous)),
         "median": np.median(shrink(own[::every], BACKGROUND), axis=0)[None],
         "thumbs": thumbs(view.frames[picks]),
@@ -116,7 +118,9 @@ def thumbs(frames: np.ndarray) -> np.ndarray:
 
 def summary(part: Partial, fps: float) -> dict[str, float]:
     """Scores of one camera over the whole episode."""
-    change, speed, light = part["change"].astype(np.float64), part["speed"].astype(np.float64), part["light"]
+    change, light = part["change"].astype(np.float64), part["light"]
+    strides = np.abs(np.diff(part["joints"].astype(np.float64), axis=0, prepend=part["joints"][:1]))
+    speed = np.linalg.norm(strides, axis=1)
     same = np.nan_to_num(change, nan=255.0) < SAME
     pace = np.percentile(speed, 90) if len(speed) else 0.0
     moving = speed > 0.1 * pace if pace > 1e-6 else np.zeros(len(speed), bool)
@@ -133,39 +137,50 @@ def summary(part: Partial, fps: float) -> dict[str, float]:
         "frozen": sum(frozen) / max(len(change), 1),
         "frozen_s": max(frozen, default=0) / max(fps, 0.1),
     }
-    found = clock_lag(part["t"], change, speed)
+    found = clock_lag(part["t"], change, part["joints"].astype(np.float64))
     if found is not None:
-        scores["lag_s"], scores["lag_match"] = found
+        scores["lag_s"], scores["lag_match"], scores["lag_gain"] = found
     return scores
 
 
-def clock_lag(t_ns: np.ndarray, change: np.ndarray, speed: np.ndarray) -> tuple[float, float] | None:
-    """How much later the picture shows a motion than the joints do (s), and the correlation there.
+def clock_lag(t_ns: np.ndarray, change: np.ndarray, joints: np.ndarray) -> tuple[float, float, float] | None:
+    """How much later the picture shows a motion than the joints do (s), the R2 there, and what it gains on no lag.
 
-    Peak of the cross-correlation of image change and joint speed within +-1 s; None where one of them hardly varies.
+    The picture's change between two frames is explained by how far each joint went meanwhile (the few that go farthest), with
+    weights of the episode's own, at each lag within +-0.6 s. None where one of them hardly varies or time does not run evenly.
     """
-    if len(t_ns) < 16 or not np.isfinite(change[1:]).all():
+    if len(t_ns) < 20 or joints.shape[1] == 0:
         return None
     seconds = (t_ns - t_ns[0]) / 1e9
     period = float(np.median(np.diff(seconds)))
-    if period <= 0 or seconds[-1] > 10 * period * len(seconds) or (np.diff(seconds) <= 0).any():
+    if period <= 0 or (np.diff(seconds) <= 0).any() or seconds[-1] > 3 * period * len(seconds):
         return None
-    grid = np.arange(0.0, seconds[-1], period)
-    seen = np.interp(grid, seconds[1:] - period / 2, change[1:])
-    felt = np.interp(grid, seconds, speed)
-    reach = min(round(LAG_S / period), len(grid) // 3)
-    if reach < 1 or seen.std() < 1e-6 or felt.std() < 1e-9:
+    usable = np.isfinite(change)
+    strides = np.abs(np.diff(joints, axis=0))
+    axes = np.argsort(-strides.std(axis=0), kind="stable")[:LAG_AXES]
+    axes = axes[strides[:, axes].std(axis=0) > 1e-7]
+    if not len(axes) or change[usable].std() < 1e-6:
         return None
-    curve = np.array(
-        [_correlation(seen[max(lag, 0) : len(grid) + min(lag, 0)], felt[max(-lag, 0) : len(grid) - max(lag, 0)]) for lag in range(-reach, reach + 1)]
-    )
+    reach = min(round(LAG_S / period), len(seconds) // 4)
+    lags = np.arange(-reach, reach + 1)
+    inside = usable & (seconds >= seconds[0] + (reach + 1) * period - 1e-6) & (seconds <= seconds[-1] - reach * period + 1e-6)
+    if inside.sum() < 12:
+        return None
+    curve = np.zeros(len(lags))
+    for place, lag in enumerate(lags):  # the same frames at every lag, else a lag wins by leaving the difficult ones out
+        now = sample(seconds, joints[:, axes], seconds[inside] - lag * period)
+        before = sample(seconds, joints[:, axes], seconds[inside] - (lag + 1) * period)
+        curve[place] = _explained(np.abs(now - before), change[inside])
     best = int(np.argmax(curve))
-    return float((best - reach + peak_offset(curve, best)) * period), float(curve[best])
+    return float((lags[best] + peak_offset(curve, best)) * period), float(curve[best]), float(curve[best] - curve[reach])
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    spread = one.std() * other.std()
-    return float(((one - one.mean()) * (other - other.mean())).mean() / spread) if spread > 1e-12 else 0.0
+def _explained(strides: np.ndarray, change: np.ndarray) -> float:
+    """R2 of change on strides with weights of at least 0: a joint that moves cannot calm the picture."""
+    scale = np.maximum(strides.std(axis=0), 1e-9)
+    _, residual = nnls(np.concatenate([strides / scale, np.ones((len(strides), 1))], axis=1), change)
+    total = float(((change - change.mean()) ** 2).sum())
+    return 1 - residual**2 / total if total > 1e-9 else 0.0
 
 
 def signature(pictures: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ class Piece:
                 arrays.update({f"s/{name}/{key}": getattr(stream, key) for key in ("t_ns", "log_ns", "values")})
             for name, view in self.segment.views.items():
                 views[name] = view.first
-                arrays.update({f"v/{name}/{key}": getattr(view, key) for key in ("t_ns", "log_ns", "frames", "previous", "joint_speed")})
+                arrays.update({f"v/{name}/{key}": getattr(view, key) for key in ("t_ns", "log_ns", "frames", "previous", "joints")})
         text = json.dumps({**head, "meta": meta, "views": views, "made": list(self.partials)})
         return pack_arrays({**arrays, "head": np.frombuffer(text.encode(), np.uint8)})
 

@@ -6,6 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
+from ray_jobs.curation.agreement import sample
 from ray_jobs.curation.stage import Resources, Segment, Stage, View
 from ray_jobs.episode import Episode, Stream, open_clip
 from ray_jobs.seam.configs import MeasureSettings
@@ -57,8 +58,8 @@ def with_frames(segment: Segment, episode: Episode, store: Store, settings: Meas
         if len(frames) < last - start:
             raise DataError(f"camera {camera}: the video ends after {start + len(frames)} of {len(stream.t_ns)} frames")
         times = stream.t_ns[first:last]
-        speed = joint_speed(episode.streams.get("state"), times)
-        views[camera] = View(times, stream.log_ns[first:last], first, frames[first - start :], frames[: first - start], speed)
+        joints = joints_at(episode.streams.get("state"), times)
+        views[camera] = View(times, stream.log_ns[first:last], first, frames[first - start :], frames[: first - start], joints)
     return Segment(segment.meta, segment.index, segment.count, segment.streams, views)
 
 
@@ -95,18 +96,13 @@ def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
     return max(2, round(height * shrink)), max(2, round(width * shrink))
 
 
-def joint_speed(state: Stream | None, t_ns: np.ndarray) -> np.ndarray:
-    """State change per second (norm over axes) at the given times, [n] f64; zeros where there is no usable state."""
+def joints_at(state: Stream | None, t_ns: np.ndarray) -> np.ndarray:
+    """The state at the given times, [n, d] f32, linear between samples; [n, 0] where there is no usable state."""
     if state is None or len(state.t_ns) < 3:
-        return np.zeros(len(t_ns))
+        return np.zeros((len(t_ns), 0), np.float32)
     finite = np.isfinite(state.values).all(axis=1)
-    times, values = state.t_ns[finite], state.values[finite].astype(np.float64)
-    order = np.argsort(times, kind="stable")
-    times, values = times[order], values[order]
-    seconds = np.diff(times) / 1e9
-    usable = seconds > 1e-6
-    if usable.sum() < 2:
-        return np.zeros(len(t_ns))
-    speed = np.linalg.norm(np.diff(values, axis=0)[usable], axis=1) / seconds[usable]
-    middle = (times[:-1] + np.diff(times) // 2)[usable]
-    return np.interp((t_ns - middle[0]) / 1e9, (middle - middle[0]) / 1e9, speed)
+    times, first = np.unique(state.t_ns[finite], return_index=True)
+    if len(times) < 3:
+        return np.zeros((len(t_ns), 0), np.float32)
+    values = state.values[finite][first]
+    return sample((times - times[0]) / 1e9, values, (t_ns - times[0]) / 1e9).astype(np.float32)

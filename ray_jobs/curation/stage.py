@@ -38,7 +38,7 @@ class View:
     first: int
     frames: np.ndarray
     previous: np.ndarray
-    joint_speed: np.ndarray  # [n] state change per second at the frames' times, norm over axes
+    joints: np.ndarray  # [n, d] the state at the frames' times; d is 0 where there is none
 
 
 @dataclass(frozen=True)
