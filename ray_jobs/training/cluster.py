@@ -1,8 +1,7 @@
-"""The Ray side of training: warm processes, samples through Ray Data, and the TorchTrainer.
+"""The Ray side of training: samples through Ray Data, and the TorchTrainer.
 
-Starting a process that has imported torch and Ray costs seconds, and a TorchTrainer wants four beside the driver. So the
-processes are started first, import while the driver does, extract the samples, and are then taken over by the trainer:
-Ray hands an idle process to the next task or actor of the same job and environment.
+A TorchTrainer starts seven processes that each import Ray Train for seconds. What can be left out without loss is left
+out: the coordinator of a streaming split, and torch where samples are extracted.
 """
 
 import os
@@ -15,6 +14,7 @@ import ray
 from ray_jobs.packing.view import PackedEpisode
 from ray_jobs.seam.errors import DataError, FlywheelError, StoreError
 from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.training.features import find_extractor
 from ray_jobs.training.ingest import read_samples
 from ray_jobs.training.samples import Samples, join, statistics
 from ray_jobs.training.spec import Statistics
@@ -24,23 +24,13 @@ if TYPE_CHECKING:
 
     from ray_jobs.training.worker import Order
 
-EPISODES_PER_TASK = 8
-# Ray Train gives these to every process that it starts. Tasks that run under the same leave processes that it can take over.
-ENVIRONMENT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"}
-DRIVER_ENVIRONMENT = {**ENVIRONMENT, "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
-
-
-def _import_heavy() -> None:
-    import ray.train.torch  # noqa: F401
-
-    import ray_jobs.training.policy  # noqa: F401
-
-
-def warm(processes: int) -> list[Any]:
-    """Begin to start that many processes; returns what to hold until they are in use."""
-    os.environ.update(DRIVER_ENVIRONMENT)
-    task = ray.remote(_import_heavy).options(runtime_env={"env_vars": ENVIRONMENT}, num_cpus=1)
-    return [task.remote() for _ in range(processes)]
+FRAMES_PER_TASK = 1200  # decoded and reduced by one task: a few seconds
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default workers are polled every 2 s, and each report waits for that
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker resumes from the last checkpoint, announced or not
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 def samples_dataset(store: StoreConfig, episodes: tuple[PackedEpisode, ...], policy: str, camera: str | None) -> "Dataset":
@@ -55,16 +45,13 @@ def samples_dataset(store: StoreConfig, episodes: tuple[PackedEpisode, ...], pol
     context.execution_options.preserve_order = True  # the same rows to the same worker, every time
 
     def extract(batch: Any) -> Any:
-        from ray_jobs.training.policy import find_policy
-
-        kind, opened = find_policy(policy), Store(store)
-        parts = [read_samples(opened, PackedEpisode.model_validate_json(text), kind, camera) for text in batch["episode"]]
+        extractor, opened = find_extractor(policy), Store(store)
+        parts = [read_samples(opened, PackedEpisode.model_validate_json(text), extractor, camera) for text in batch["episode"]]
         return join(parts).columns()
 
-    tasks = max(1, -(-len(episodes) // EPISODES_PER_TASK))
+    tasks = min(len(episodes), -(-sum(episode.length for episode in episodes) // FRAMES_PER_TASK))
     rows = ray.data.from_items([{"episode": episode.model_dump_json()} for episode in episodes], override_num_blocks=tasks)
-    mapped = rows.map_batches(extract, batch_size=EPISODES_PER_TASK, batch_format="numpy", num_cpus=1, runtime_env={"env_vars": ENVIRONMENT})
-    return told(mapped.materialize)
+    return told(rows.map_batches(extract, batch_size=None, batch_format="numpy", num_cpus=1).materialize)
 
 
 def dataset_statistics(dataset: "Dataset") -> Statistics:
@@ -77,6 +64,8 @@ def dataset_statistics(dataset: "Dataset") -> Statistics:
 
 def fit(dataset: "Dataset", order: "Order", workers: int) -> None:
     """Train; the result lies in the newest checkpoint of order.executions[0]. Raises StoreError where Ray gave up."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -85,11 +74,9 @@ def fit(dataset: "Dataset", order: "Order", workers: int) -> None:
     with tempfile.TemporaryDirectory(prefix="fw-train-") as folder:  # Ray Train's own notes; checkpoints go through the store
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config=order.model_dump(mode="json"),
+            train_loop_config={"order": order.model_dump(mode="json"), "shards": dataset.split(workers, equal=True)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-            datasets={"train": dataset},
-            dataset_config=ray.train.DataConfig(execution_options=dataset.context.execution_options, enable_shard_locality=False),
             run_config=ray.train.RunConfig(
                 name="run",
                 storage_path=folder,

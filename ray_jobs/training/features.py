@@ -1,5 +1,8 @@
 """What a policy sees of a frame: two colour blobs and a thumbnail. NumPy alone, so that whoever extracts needs no torch."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 BLOB_WIDTH = 8
@@ -7,6 +10,21 @@ THUMB_PX = 6
 THUMB_WIDTH = THUMB_PX * THUMB_PX * 3
 FRAME_WIDTH = BLOB_WIDTH + THUMB_WIDTH
 MIN_PIXELS = 3  # fewer are noise of the codec
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """How a policy's samples are made: features (states f32 [n, d], RGB frames uint8 [n, h, w, 3] or None) -> f32 [n, f]; actions per sample."""
+
+    features: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    chunk: int
+
+
+def keypoint_features(states: np.ndarray, frames: np.ndarray | None) -> np.ndarray:
+    """f32 [n, d + FRAME_WIDTH], or [n, d] without frames: state, blobs, thumbnail."""
+    if frames is None:
+        return states.astype(np.float32)
+    return np.concatenate([states.astype(np.float32), frame_features(frames)], axis=1)
 
 
 def frame_features(frames: np.ndarray) -> np.ndarray:
@@ -48,3 +66,16 @@ def thumbnails(frames: np.ndarray) -> np.ndarray:
         raise ValueError(f"a frame of {width} x {height} is smaller than {THUMB_PX} x {THUMB_PX} pixels")
     means = cut.reshape(count, THUMB_PX, high, THUMB_PX, wide, 3).mean(axis=(2, 4), dtype=np.float32) / 255
     return means.reshape(count, THUMB_WIDTH)
+
+
+KEYPOINTS = Extractor(keypoint_features, chunk=4)
+
+
+def find_extractor(policy: str) -> Extractor:
+    """Of a policy by its name in the settings; only a policy of the user's own is imported. Raises UserError."""
+    if policy == "keypoints":
+        return KEYPOINTS
+    from ray_jobs.training.policy import find_policy
+
+    kind = find_policy(policy)
+    return Extractor(kind.features, kind.chunk)

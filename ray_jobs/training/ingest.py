@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from ray_jobs.packing.view import PackedEpisode, episodes_of, iter_frames, read_
 from ray_jobs.seam.configs import DayDataset
 from ray_jobs.seam.errors import DataError, FlywheelError
 from ray_jobs.seam.store import Store
+from ray_jobs.training.features import Extractor
 from ray_jobs.training.samples import Samples, episode_samples
-
-if TYPE_CHECKING:
-    from ray_jobs.training.policy import Policy
 
 FRAMES_AT_ONCE = 64  # decoded frames in memory, whatever an episode's length
 
@@ -59,27 +56,27 @@ def _shape(episode: PackedEpisode) -> tuple[tuple[str, ...], tuple[str, ...], tu
     return episode.state_names, episode.action_names, tuple(sorted(episode.cameras))
 
 
-def read_samples(store: Store, episode: PackedEpisode, policy: "type[Policy]", camera: str | None) -> Samples:
+def read_samples(store: Store, episode: PackedEpisode, extractor: Extractor, camera: str | None) -> Samples:
     """The rows of one packed episode, in flat memory. Raises DataError, naming the file, where it cannot be read."""
     try:
         without_frames = episode.model_copy(update={"cameras": {}})
         arrays = read_episode_arrays(store, _nowhere(episode), without_frames)
         if camera is None:
-            seen = policy.features(arrays.state, None)
+            seen = extractor.features(arrays.state, None)
         else:
-            seen = _features(policy, arrays.state, iter_frames(store, episode, camera))
+            seen = _features(extractor, arrays.state, iter_frames(store, episode, camera))
     except FlywheelError:
         raise
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are ValueError and OSError
         raise DataError(f"{episode.file} cannot be read ({str(error).splitlines()[0][:200]}): copy or pack {episode.day} again") from error
-    return episode_samples(policy, seen, arrays.action)
+    return episode_samples(extractor.chunk, seen, arrays.action)
 
 
-def _features(policy: "type[Policy]", states: np.ndarray, frames: Iterator[np.ndarray]) -> np.ndarray:
+def _features(extractor: Extractor, states: np.ndarray, frames: Iterator[np.ndarray]) -> np.ndarray:
     parts = []
     for start in range(0, len(states), FRAMES_AT_ONCE):
         piece = states[start : start + FRAMES_AT_ONCE].astype(np.float32)
-        parts.append(policy.features(piece, np.stack(list(islice(frames, len(piece))))))
+        parts.append(extractor.features(piece, np.stack(list(islice(frames, len(piece))))))
     next(frames, None)  # lets the reader count them
     return np.concatenate(parts)
 

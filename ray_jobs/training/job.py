@@ -41,22 +41,18 @@ def run(config: TrainConfig, execution: Execution) -> dict[str, DayResult]:
 
 def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tuple["Policy", "State", int]:
     """The trained policy, the state it ended in, and the step it resumed from."""
-    from ray_jobs.training.cluster import dataset_statistics, fit, samples_dataset, warm
+    from ray_jobs.training.cluster import dataset_statistics, fit, samples_dataset
 
     day, settings = config.days[-1], config.settings
-    held = warm(settings.workers + 2)
     execution.progress(day, "start", 0, len(chosen.train))
-    # Torch and Ray Train are imported here, while the processes above import the same.
+    dataset = samples_dataset(config.data, chosen.train, settings.policy, chosen.camera)
+    found = dataset_statistics(dataset)
+    execution.progress(day, "samples", len(chosen.train), len(chosen.train))
     from ray_jobs.training import checkpoint
-    from ray_jobs.training.policy import build_policy, find_policy
+    from ray_jobs.training.policy import build_policy
     from ray_jobs.training.spec import PolicyConfig
     from ray_jobs.training.worker import Order, failure_key
 
-    find_policy(settings.policy)
-    dataset = samples_dataset(config.data, chosen.train, settings.policy, chosen.camera)
-    del held
-    found = dataset_statistics(dataset)
-    execution.progress(day, "samples", len(chosen.train), len(chosen.train))
     first = chosen.train[0]
     shape = PolicyConfig(
         policy=settings.policy,

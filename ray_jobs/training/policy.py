@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ray_jobs.seam.errors import UserError
-from ray_jobs.training.features import BLOB_WIDTH, frame_features
+from ray_jobs.training.features import BLOB_WIDTH, KEYPOINTS
 from ray_jobs.training.spec import PolicyConfig, Statistics
 
 
@@ -102,11 +102,11 @@ class Keypoints(Policy):
     steady: ClassVar[float] = 3.0  # weight of the mean squared error of normalised continuous actions
     grip: ClassVar[float] = 0.3  # weight of the cross-entropy of binary actions
 
+    chunk = KEYPOINTS.chunk
+
     @staticmethod
     def features(states: np.ndarray, frames: np.ndarray | None) -> np.ndarray:
-        if frames is None:
-            return states.astype(np.float32)
-        return np.concatenate([states.astype(np.float32), frame_features(frames)], axis=1)
+        return KEYPOINTS.features(states, frames)
 
     def build(self) -> nn.Module:
         if self.config.camera is not None and self.blobs_seen:

@@ -2,14 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ray_jobs.training.spec import Statistics
-
-if TYPE_CHECKING:
-    from ray_jobs.training.policy import Policy
 
 SMALLEST_STD = 1e-4  # below, a feature or action is constant and stays 0 when normalised
 
@@ -29,15 +25,15 @@ class Samples:
         return {"features": self.features, "actions": self.actions, "valid": self.valid}
 
 
-def episode_samples(policy: "type[Policy]", features: np.ndarray, actions: np.ndarray) -> Samples:
+def episode_samples(chunk: int, features: np.ndarray, actions: np.ndarray) -> Samples:
     """One row per moment of the episode; rows in which any number is NaN or infinite are left out.
 
     features [n, f], actions [n, a].
     """
     count, width = actions.shape
-    later = np.arange(count)[:, None] + np.arange(policy.chunk)[None]
+    later = np.arange(count)[:, None] + np.arange(chunk)[None]
     valid = (later < count).astype(np.float32)
-    chunks = actions.astype(np.float32)[np.minimum(later, count - 1)] if count else np.zeros((0, policy.chunk, width), np.float32)
+    chunks = actions.astype(np.float32)[np.minimum(later, count - 1)] if count else np.zeros((0, chunk, width), np.float32)
     good = np.isfinite(features).all(axis=1) & np.isfinite(chunks).all(axis=(1, 2))
     return Samples(features[good].astype(np.float32), chunks[good], valid[good])
 

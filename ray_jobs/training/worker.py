@@ -39,7 +39,7 @@ def failure_key(execution: str) -> str:
 
 def train_worker(told: dict[str, Any]) -> None:
     """Entry point of a worker. A failure that a retry cannot mend is left in the store: raised, it would only be retried."""
-    order = Order.model_validate(told)
+    order = Order.model_validate(told["order"])
     torch.set_num_threads(1)
     store, context = Store(order.store), ray.train.get_context()
     rank, world, settings = context.get_world_rank(), context.get_world_size(), order.settings
@@ -59,7 +59,7 @@ def train_worker(told: dict[str, Any]) -> None:
         ray.train.report({"step": now.step, "loss": now.curve[-1][1]})
 
     try:
-        train(policy, _batches(order, rank, world, state.step), settings, state, average, save)
+        train(policy, _batches(order, told["shards"][rank], rank, world, state.step), settings, state, average, save)
     except FlywheelError as error:
         if rank == 0:
             store.put(failure_key(order.executions[0]), str(error).encode())
@@ -75,9 +75,8 @@ def _agree(state: State, world: int) -> State:
     return state
 
 
-def _batches(order: Order, rank: int, world: int, first: int) -> Iterator[Batch]:
-    """This worker's part of each batch. The shard is streamed from Ray Data, and kept where it is small enough."""
-    shard = ray.train.get_dataset_shard("train")
+def _batches(order: Order, shard: Any, rank: int, world: int, first: int) -> Iterator[Batch]:
+    """This worker's part of each batch. The shard streams from Ray Data, and is kept where it is small enough."""
     size = max(1, order.settings.batch // world)
     if order.statistics.rows <= order.resident_rows * world:
         blocks = [Samples(**block) for block in shard.iter_batches(batch_size=4096, batch_format="numpy")]
