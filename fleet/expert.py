@@ -51,7 +51,7 @@ def draw_style(draw: np.random.Generator) -> Style:
     return Style(
         speed=float(draw.uniform(0.020, 0.026)),
         hover=float(draw.uniform(0.075, 0.105)),
-        noise=float(draw.uniform(0.0008, 0.002)),
+        noise=float(draw.uniform(0.0005, 0.0015)),
         close_steps=int(draw.integers(3, 5)),
         open_steps=int(draw.integers(2, 4)),
         pauses=((when, long),) if hesitates else (),
