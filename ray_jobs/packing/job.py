@@ -4,6 +4,7 @@ A day whose episodes all share one shape (rate, state, action, cameras) is one f
 shapes in one, so a day with more of them has a folder shape-<digest>/ for each; it stays one prefix with one manifest.
 """
 
+import hashlib
 import os
 import tempfile
 from collections import deque
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow import ArrowInvalid
+from pydantic import ValidationError
 
 from ray_jobs.contact_sheet import contact_sheet
 from ray_jobs.driver import Execution
 from ray_jobs.packing.dataset import DatasetWriter
 from ray_jobs.packing.features import Shape
-from ray_jobs.packing.manifest import NAME, Manifest, file_sha256, manifest_of
+from ray_jobs.packing.manifest import NAME, Manifest, manifest_of
 from ray_jobs.packing.prepare import Prepared, prepare
 from ray_jobs.seam.configs import DayDataset, PackConfig
 from ray_jobs.seam.errors import DataError, NotFound, StoreError
@@ -116,6 +119,8 @@ def _prepared(store: Store, rows: list[dict[str, Any]], scratch: Path) -> Iterat
             return prepare(store, row, scratch)
         except (DataError, NotFound) as error:
             return str(error)
+        except (ValidationError, ArrowInvalid) as error:
+            return f"its normalised form in the store is damaged ({str(error).splitlines()[0]}): ingest the day again"
 
     with ThreadPoolExecutor(WORKERS) as pool:
         yield from zip(rows, _in_order(pool, one, rows), strict=True)
@@ -142,14 +147,19 @@ def _count(packing: Packing, episode: Prepared) -> None:
 
 
 def publish(store: Store, root: Path, manifest: Manifest) -> DayDataset:
-    """Upload the files, then the manifest, by which readers know that the dataset is whole. Idempotent."""
+    """Upload the files, then the manifest, by which readers know that the dataset is whole.
+
+    Where that manifest is there already, only files that are missing or of another size are written.
+    """
     data = manifest.to_bytes()
-    (root / NAME).write_bytes(data)
-    name = file_sha256(root / NAME)
+    name = hashlib.sha256(data).hexdigest()
     prefix = dataset_prefix(manifest.day, name[:16])
-    if store.find(f"{prefix}/{NAME}") != data:
-        for file in manifest.files:
+    whole = store.find(f"{prefix}/{NAME}") == data
+    there = {entry.key: entry.size for entry in store.list(prefix + "/")} if whole else {}
+    for file in manifest.files:
+        if there.get(f"{prefix}/{file.path}") != file.size:
             store.put_file(f"{prefix}/{file.path}", root / file.path)
+    if not whole:
         store.put(f"{prefix}/{NAME}", data)
     return DayDataset(day=manifest.day, prefix=prefix, manifest_sha256=name, episodes=manifest.episodes, frames=manifest.frames)
 

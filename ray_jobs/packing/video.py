@@ -22,7 +22,7 @@ KEPT_CODECS = ("h264", "hevc", "av1")
 PIXELS = "yuv420p"
 ENCODING = {"crf": "18", "preset": "veryfast", "bf": "0", "sc_threshold": "0", "threads": "1"}
 GROUP_OF_PICTURES = 2
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 class CorruptVideo(DataError):
@@ -71,6 +71,8 @@ def _told(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StoreError(f"cannot write {path.name}: {error.strerror}; free or enlarge the temporary folder (TMPDIR)") from error
         raise CorruptVideo(f"{path.name}: {(error.strerror or str(error)).splitlines()[0]}") from error
+    except ValueError as error:  # PyAV's, for streams that FFmpeg opens and cannot describe
+        raise CorruptVideo(f"{path.name}: {(str(error) or 'unreadable video').splitlines()[0]}") from error
 
 
 def scan(path: Path) -> Scan:

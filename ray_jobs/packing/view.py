@@ -20,6 +20,7 @@ from ray_jobs.packing.features import ACTION, CHUNKS_SIZE, DATA_PATH, EPISODES_P
 from ray_jobs.packing.manifest import read_manifest
 from ray_jobs.packing.video import CorruptVideo, decoded_from
 from ray_jobs.seam.configs import DayDataset
+from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import Store
 
@@ -150,10 +151,24 @@ class _Files:
 
 
 def _arrays(store: Store, episode: PackedEpisode, files: _Files) -> EpisodeArrays:
-    table = pq.ParquetFile(files.path(episode.file)).read_row_group(episode.row_group)
-    frames = {camera: np.stack(list(_frames(files.path(span.file), episode, camera))) for camera, span in episode.cameras.items()}
+    try:
+        table = pq.ParquetFile(files.path(episode.file)).read_row_group(episode.row_group)
+    except (pa.ArrowInvalid, IndexError) as error:
+        raise DataError(f"{store.config.url}/{episode.file} is damaged: delete it and pack {episode.day} again") from error
+    frames = {camera: _stacked(_frames(files.path(span.file), episode, camera), episode.length) for camera, span in episode.cameras.items()}
     state, action = _matrix(table, STATE), _matrix(table, ACTION)
     return EpisodeArrays(episode.episode_id, episode.task, episode.fps, state, action, frames)
+
+
+def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """uint8 [count, h, w, 3], filled in place: pictures fill the memory once, not twice."""
+    stack: np.ndarray | None = None
+    for number, frame in enumerate(frames):
+        if stack is None:
+            stack = np.empty((count, *frame.shape), np.uint8)
+        stack[number] = frame
+    assert stack is not None
+    return stack
 
 
 def _matrix(table: pa.Table, key: str) -> np.ndarray:

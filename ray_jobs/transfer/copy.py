@@ -31,9 +31,9 @@ def plan(store: Store, prefix: str, files: tuple[ManifestFile, ...]) -> list[tup
         key = f"{prefix}/{file.path}"
         entry = there.get(key)
         if entry is None:
-            raise DataError(f"{store.config.url}/{key} is in the manifest and not in the store: restore it, or pack the day again")
+            raise DataError(f"{store.config.url}/{key} is in the manifest and not in the store: pack the day again")
         if entry.size != file.size:
-            raise DataError(f"{store.config.url}/{key} has {entry.size} bytes and the manifest says {file.size}: restore it, or pack the day again")
+            raise DataError(f"{store.config.url}/{key} has {entry.size} bytes and the manifest says {file.size}: pack the day again")
         frozen.append((file, entry))
     return frozen
 
@@ -83,7 +83,7 @@ def _compare(seen: Any, size: int, source: Store, entry: Entry, file: ManifestFi
     if size != file.size or seen.hexdigest() != file.sha256:
         raise Mismatch(
             f"{source.config.url}/{entry.key} does not have the content that its manifest names ({size} bytes read): "
-            "restore it from a copy, or pack the day again; nothing was published"
+            "delete it and pack the day again; nothing of it was published"
         )
 
 
@@ -104,7 +104,7 @@ def _told(verb: str, store: Store, key: str) -> Iterator[None]:
     except failures.PreconditionError as error:
         raise DataError(f"{store.config.url}/{key} changed while it was being copied: a dataset is immutable, pack the day again") from error
     except (failures.NotFoundError, FileNotFoundError) as error:
-        raise DataError(f"{store.config.url}/{key} vanished while it was being copied: restore it, or pack the day again") from error
+        raise DataError(f"{store.config.url}/{key} vanished while it was being copied: pack the day again") from error
     except (failures.BaseError, OSError) as error:
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise StoreError(f"cannot {verb} {store.config.url}/{key}: {text}") from error

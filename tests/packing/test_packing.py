@@ -24,6 +24,7 @@ from ray_jobs.packing.prepare import prepare
 from ray_jobs.packing.view import episodes_of, iter_episodes, iter_frames, read_episode_arrays
 from ray_jobs.seam.configs import DayDataset, PackConfig
 from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.layout import episode_prefix
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.oracle.board import number_in
@@ -143,6 +144,22 @@ def test_an_unchanged_day_writes_nothing_again(store: Store, tmp_path: Path, exe
     assert {entry.key: entry.etag for entry in store.list(dataset.prefix)} == before
 
 
+def test_packing_again_restores_what_was_lost(store: Store, tmp_path: Path, execution: Execution) -> None:
+    """Killed before the manifest, or a file lost or cut short after it: the same command makes the dataset whole."""
+    rows = [add_episode(store, tmp_path, "a")]
+    dataset = packed(pack(store, rows, execution))
+    data = f"{dataset.prefix}/{features.DATA_PATH.format(chunk_index=0, file_index=0)}"
+    whole = store.get(data)
+    for harm in (lambda: store.delete(data), lambda: store.put(data, whole[:100]), lambda: store.delete(f"{dataset.prefix}/{NAME}")):
+        harm()
+        assert packed(pack(store, rows, execution)) == dataset
+        assert store.get(data) == whole and store.exists(f"{dataset.prefix}/{NAME}")
+        assert len(list(iter_episodes(store, dataset))) == 1
+    store.put(data, whole[:100])
+    with pytest.raises(DataError, match="is damaged: delete it and pack"):
+        read_episode_arrays(store, dataset, 0)
+
+
 def test_a_changed_verdict_makes_another_dataset_and_leaves_the_first(store: Store, tmp_path: Path, execution: Execution) -> None:
     rows = [add_episode(store, tmp_path, "a"), add_episode(store, tmp_path, "b")]
     both, one = pack(store, rows, execution), pack(store, rows, execution, rejected=(rows[0]["episode_id"],))
@@ -234,7 +251,7 @@ def test_files_rotate_by_size_each_on_its_own(store: Store, tmp_path: Path) -> N
 
 
 def test_an_episode_that_cannot_be_packed_is_named(store: Store, tmp_path: Path, execution: Execution) -> None:
-    rows = [add_episode(store, tmp_path, name) for name in "abcde"]
+    rows = [add_episode(store, tmp_path, name) for name in "abcdefg"]
     broken = bytearray(store.get(clip_key(rows[0]["episode_id"], "front")))
     start = broken.find(b"mdat") + 200
     broken[start : start + 3000] = bytes(3000)
@@ -246,13 +263,17 @@ def test_an_episode_that_cannot_be_packed_is_named(store: Store, tmp_path: Path,
     values = state.values.copy()
     values[4, 1] = np.nan
     write_episode(store, replace(sick, streams={**sick.streams, "state": replace(state, values=values)}), {})
+    store.put(f"{episode_prefix(rows[4]['episode_id'])}/streams.parquet", b"PAR1 no")
+    store.put(f"{episode_prefix(rows[5]['episode_id'])}/episode.json", b"{}")
     result = pack(store, rows, execution)
-    assert result.status == "ok" and result.counts["episodes"] == 1 and result.counts["left_out"] == 4
+    assert result.status == "ok" and result.counts["episodes"] == 1 and result.counts["left_out"] == 6
     told = str(result.shown["left_out"].value)
-    for row, words in zip(rows, ("", "Invalid data", "no such object", "its state is not finite"), strict=False):
+    for row, words in zip(
+        rows, ("front.mp4", "Invalid data", "no such object", "its state is not finite", "ingest the day again", "ingest the day again"), strict=False
+    ):
         line = next(line for line in told.splitlines() if row["episode_id"] in line)
         assert words in line, told
-    assert [episode.episode_id for episode in episodes_of(store, packed(result))] == [rows[4]["episode_id"]]
+    assert [episode.episode_id for episode in episodes_of(store, packed(result))] == [rows[6]["episode_id"]]
     none = pack(store, rows[:2], execution)
     assert none.output == {"dataset": None} and none.counts["left_out"] == 2 and "could be packed" in (none.reason or "")
 
