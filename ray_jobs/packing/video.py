@@ -157,7 +157,8 @@ def transcode(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: 
         stream.gop_size, stream.codec_context.thread_count = GROUP_OF_PICTURES, 1
         for index, frame in enumerate(decoded(source)):
             while done < len(wanted) and wanted[done] == index:
-                picture = frame.reformat(width=width, height=height, format=PIXELS)
+                # Without a target range FFmpeg relabels full-range pictures (JPEG) as limited, and they come out too contrasty.
+                picture = frame.reformat(width=width, height=height, format=PIXELS, dst_color_range="MPEG")
                 picture.pts, picture.time_base = done, Fraction(1, fps)
                 picture.pict_type = 0
                 output.mux(stream.encode(picture))
