@@ -64,7 +64,7 @@ def read_samples(store: Store, episode: PackedEpisode, extractor: Extractor, cam
         if camera is None:
             seen = extractor.features(arrays.state, None)
         else:
-            seen = _features(extractor, arrays.state, iter_frames(store, episode, camera))
+            seen = features_of(extractor, arrays.state, iter_frames(store, episode, camera))
     except FlywheelError:
         raise
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are ValueError and OSError
@@ -72,7 +72,8 @@ def read_samples(store: Store, episode: PackedEpisode, extractor: Extractor, cam
     return episode_samples(extractor.chunk, seen, arrays.action)
 
 
-def _features(extractor: Extractor, states: np.ndarray, frames: Iterator[np.ndarray]) -> np.ndarray:
+def features_of(extractor: Extractor, states: np.ndarray, frames: Iterator[np.ndarray]) -> np.ndarray:
+    """f32 [n, f] of states [n, d] and as many frames uint8 [h, w, 3], a few of them in memory at a time."""
     parts = []
     for start in range(0, len(states), FRAMES_AT_ONCE):
         piece = states[start : start + FRAMES_AT_ONCE].astype(np.float32)

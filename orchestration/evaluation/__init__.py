@@ -1,0 +1,1 @@
+"""Evaluation, the gate that decides, and the champion that obeys."""
