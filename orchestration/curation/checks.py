@@ -85,9 +85,8 @@ def limits_of_the_fleet(case: Case) -> Iterator[str]:
     shape, spread = case.usual.shape, case.usual.shape_spread
     low, high = _vector(case, "state.low"), _vector(case, "state.high")
     if low is not None and high is not None:
-        room = np.maximum(shape["state.high"] - shape["state.low"], 1e-6) * case.limits.max_range_excess + 3 * np.maximum(
-            spread["state.low"], spread["state.high"]
-        )
+        own = shape["state.high"] - shape["state.low"]
+        room = case.limits.max_range_excess * np.maximum(own, 0.1 * own.max()) + 3 * np.maximum(spread["state.low"], spread["state.high"])
         excess = np.maximum(shape["state.low"] - room - low, high - shape["state.high"] - room)
         if len(axes := np.flatnonzero(excess > 0)):
             yield f"out_of_range: state axis {_listed(axes)} leaves the fleet's range by {float(excess[axes].max()):.3g} more than allowed"
@@ -98,11 +97,11 @@ def limits_of_the_fleet(case: Case) -> Iterator[str]:
         if ratio[worst] > case.limits.max_step_ratio and step[worst] > 1e-3:
             yield f"jump: state axis {worst} moves {step[worst]:.3g} in one sample, {ratio[worst]:.1f} times the fleet's usual largest step"
     first = _vector(case, "state.first")
-    if first is not None:
-        away = np.abs(first - shape["state.first"]) / np.maximum(spread["state.first"], 5e-3)
+    if first is not None and spread["state.first"].max() < case.limits.homed_within:  # only a robot that always starts alike can start wrongly
+        away = np.abs(first - shape["state.first"])
         worst = int(np.argmax(away))
         if away[worst] > case.limits.max_start_offset:
-            yield f"start_offset: state axis {worst} starts {first[worst] - shape['state.first'][worst]:+.3g} from where this robot starts"
+            yield f"start_offset: state axis {worst} starts {first[worst] - shape['state.first'][worst]:+.3g} from where this robot always starts"
 
 
 def pictures(case: Case) -> Iterator[str]:
@@ -190,6 +189,16 @@ CHECKS: tuple[Check, ...] = (
     commands,
     task_outcome,
 )
+
+
+def notes(case: Case) -> Iterator[str]:
+    """What a person should know of an episode that is kept."""
+    yield from (str(note) for note in case.row["notes"] or [])
+    for camera, share in case.each("image.repeated"):
+        if share > case.limits.note_repeated:
+            yield f"{share:.0%} of the {camera} frames repeat the one before: the camera is slower than the recording's rate"
+    if case.usual is None:
+        yield "too few episodes of this robot to compare with"
 
 
 def _vector(case: Case, name: str) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestration.curation.checks import CHECKS, Case
+from orchestration.curation.checks import CHECKS, Case, notes
 from orchestration.curation.context import Context, Ledger, Row, Seen, combined
 from orchestration.curation.fleet_model import Sums
 from orchestration.curation.thresholds import Thresholds
@@ -53,7 +53,7 @@ def _alone(row: Row, ledger: Ledger, measured: dict[str, Row], thresholds: Thres
     model = context.models.get(sums.key) if sums else None
     case = Case(row, scores, vectors, context.usual(row["robot"]), model, thresholds)
     reasons = [reason for check in CHECKS for reason in check(case)]
-    return _verdict(row, "rejected" if reasons else "kept", reasons or [f"note: {note}" for note in row["notes"] or []], case.scores)
+    return _verdict(row, "rejected" if reasons else "kept", reasons or [f"note: {note}" for note in notes(case)], case.scores)
 
 
 def _verdict(row: Row, verdict: str, reasons: list[str], scores: dict[str, float]) -> Row:

@@ -14,7 +14,8 @@ from ray_jobs.episode import EpisodeMeta
 BACKGROUND = 32  # the background descriptor is this many pixels square
 STRIP = 5
 THUMB_HEIGHT = 64
-SAME = 0.35  # mean absolute grey difference (of 255) under which a frame repeats the one before
+BLOCK = 8
+SAME = 1.3  # grey levels (of 255): where no 8x8 block changed by more on average, a frame repeats the one before (codecs flicker by 1)
 MEDIAN_FRAMES = 48
 CHUNK = 32
 LAG_S = 0.6
@@ -25,7 +26,7 @@ class Images(Stage):
     """Light, blur, motion, repeated frames; a picture that stands while the arm moves; camera against joint clock; the view."""
 
     name = "image"
-    version = "1"
+    version = "2"
     reads = ("decode",)
     writes = ("image", "background", "signature")
     resources = Resources()
@@ -92,21 +93,34 @@ def look(view: View) -> Partial:
 def per_frame(lumas: np.ndarray, lead: int) -> dict[str, np.ndarray]:
     """lumas [n, h, w] u8, of which the first `lead` (0 or 1) only serve as predecessor -> f32 [n - lead] each.
 
-    change: mean absolute difference to the frame before (NaN for an episode's first); sharp: variance of the Laplacian.
+    change: mean absolute difference to the frame before (NaN for an episode's first); local: the same of the 8x8 block that changed
+    most; sharp: variance of the Laplacian.
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("change", "light", "contrast", "bright", "sharp")}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("change", "local", "light", "contrast", "bright", "sharp")}
     for first in range(lead, len(lumas), CHUNK):
         own = lumas[first : first + CHUNK]
         wide = own.astype(np.int16)
         before = lumas[max(first - 1, 0) : first + len(own) - 1].astype(np.int16)
-        change = np.abs(wide[len(own) - len(before) :] - before).mean(axis=(1, 2))
-        found["change"].append(np.concatenate([np.full(len(own) - len(before), np.nan), change]))
+        moved = np.abs(wide[len(own) - len(before) :] - before)
+        unknown = np.full(len(own) - len(before), np.nan)
+        found["change"].append(np.concatenate([unknown, moved.mean(axis=(1, 2))]))
+        found["local"].append(np.concatenate([unknown, blocks(moved)]))
         found["light"].append(own.mean(axis=(1, 2)))
         found["contrast"].append(own.std(axis=(1, 2), dtype=np.float32))
         found["bright"].append((own > 250).mean(axis=(1, 2)))
         bend = 4 * wide[:, 1:-1, 1:-1] - wide[:, :-2, 1:-1] - wide[:, 2:, 1:-1] - wide[:, 1:-1, :-2] - wide[:, 1:-1, 2:]
         found["sharp"].append(bend.var(axis=(1, 2), dtype=np.float32) if bend.size else np.zeros(len(own)))
     return {name: np.concatenate(parts).astype(np.float32) for name, parts in found.items()}
+
+
+def blocks(moved: np.ndarray) -> np.ndarray:
+    """[n, h, w] -> [n]: the largest mean over any 8x8 block (over the whole picture where it is smaller)."""
+    count, height, width = moved.shape
+    if height < BLOCK or width < BLOCK:
+        return np.asarray(moved.mean(axis=(1, 2)))
+    whole = moved[:, : height // BLOCK * BLOCK, : width // BLOCK * BLOCK]
+    tiles = whole.reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK).sum(axis=2, dtype=np.int32).sum(axis=3)
+    return np.asarray(tiles.max(axis=(1, 2)) / BLOCK**2)
 
 
 def thumbs(frames: np.ndarray) -> np.ndarray:
@@ -117,11 +131,11 @@ def thumbs(frames: np.ndarray) -> np.ndarray:
 
 
 def summary(part: Partial, fps: float) -> dict[str, float]:
-    """Scores of one camera over the whole episode."""
+    """Scores of one camera over the whole episode. frozen: share of frames in stretches that stand while the arm moves."""
     change, light = part["change"].astype(np.float64), part["light"]
     strides = np.abs(np.diff(part["joints"].astype(np.float64), axis=0, prepend=part["joints"][:1]))
     speed = np.linalg.norm(strides, axis=1)
-    same = np.nan_to_num(change, nan=255.0) < SAME
+    same = np.nan_to_num(part["local"], nan=255.0) < SAME
     pace = np.percentile(speed, 90) if len(speed) else 0.0
     moving = speed > 0.1 * pace if pace > 1e-6 else np.zeros(len(speed), bool)
     frozen = [last - first for first, last in runs(same) if last - first >= 3 and moving[first:last].mean() > 0.5]
