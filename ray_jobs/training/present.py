@@ -6,9 +6,6 @@ import io
 
 def curve_picture(curves: dict[str, list[tuple[int, float]]]) -> str:
     """Markdown with a small PNG: loss over steps, one line per name."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 2.6), dpi=90, layout="constrained")

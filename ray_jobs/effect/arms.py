@@ -1,0 +1,106 @@
+"""The tasks of the study: read normalised episodes as the packer would, train an arm, and roll it out.
+
+All arms are read, trained and evaluated by the same code: the extraction, loop and evaluator of training and evaluation.
+The one difference to `policy`: an arm trains in one process with whole batches, `policy` in several that average their gradients.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ray_jobs.alignment import align
+from ray_jobs.episode import open_clip, read_episode
+from ray_jobs.packing.video import CorruptVideo, decoded
+from ray_jobs.seam.configs import EvaluateSettings, TrainSettings
+from ray_jobs.seam.errors import DataError, FlywheelError, NotFound, StoreError
+from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.training.features import find_extractor
+from ray_jobs.training.ingest import features_of
+from ray_jobs.training.samples import Samples, episode_samples, join, statistics
+from ray_jobs.training.spec import PolicyConfig
+
+Shape = tuple[tuple[str, ...], tuple[str, ...], str | None]  # state names, action names, camera
+Read = tuple[Shape, Samples] | str  # or why it cannot be read
+
+
+def extract(config: StoreConfig, episodes: list[str], policy: str) -> dict[str, Read]:
+    """Episode id -> its samples, or one line that says why there are none. Raises StoreError where the store fails."""
+    store = Store(config)
+    return {episode: _read(store, episode, policy) for episode in episodes}
+
+
+def _read(store: Store, episode_id: str, policy: str) -> Read:
+    extractor = find_extractor(policy)
+    try:
+        episode = read_episode(store, episode_id)
+        aligned = align(episode, max(1, round(episode.meta.fps)))
+        if aligned.action is None or not aligned.action.shape[1]:
+            return "it has no actions"
+        if not len(aligned.t_s):
+            return "its streams have no time in common"
+        camera = min(aligned.frame_index, default=None)
+        states = np.asarray(aligned.state, np.float32)
+        if camera is None:
+            seen = extractor.features(states, None)
+        else:
+            with open_clip(store, episode_id, camera) as path:
+                seen = features_of(extractor, states, _frames(path, episode.meta.cameras[camera].lead_in, aligned.frame_index[camera]))
+        shape = (episode.meta.state_names, episode.meta.action_names, camera)
+        return shape, episode_samples(extractor.chunk, seen, np.asarray(aligned.action))
+    except (DataError, NotFound) as error:
+        return str(error)
+    except StoreError:
+        raise
+    except ValueError as error:
+        return str(error).splitlines()[0]
+
+
+def _frames(path: Path, lead_in: int, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """The wanted frames (not decreasing, repeats allowed) as uint8 [h, w, 3]."""
+    number, index = 0, -1 - lead_in
+    for frame in decoded(path):
+        index += 1
+        if number < len(wanted) and wanted[number] == index:
+            pixels = frame.to_ndarray(format="rgb24")
+            while number < len(wanted) and wanted[number] == index:
+                yield pixels
+                number += 1
+        if number == len(wanted):
+            return
+    raise CorruptVideo(f"{path.name}: has no frame {int(wanted[number])}, which the recording says it has")
+
+
+def run_arm(parts: list[Samples], shape: Shape, training: TrainSettings, evaluation: EvaluateSettings) -> dict[str, Any] | str:
+    """Train on the samples for settings.steps and roll out on the seeds of `evaluation`; what `arms` says of an arm.
+
+    A text where training failed as it would for the user: an arm of damaged data may well do so.
+    """
+    import torch
+
+    from ray_jobs.evaluation.evaluator import find_evaluator
+    from ray_jobs.evaluation.scores import Rollouts, TrialScore
+    from ray_jobs.training.loop import fresh, resident_batches, train
+    from ray_jobs.training.model import content_hash
+    from ray_jobs.training.policy import build_policy
+
+    torch.set_num_threads(1)
+    torch.manual_seed(training.seed)
+    rows = join(parts)
+    found = statistics(parts)
+    config = PolicyConfig(policy=training.policy, state_width=len(shape[0]), action_width=len(shape[1]), camera=shape[2], feature_width=rows.features.shape[1])
+    policy = build_policy(config, found)
+    try:
+        state = train(policy, resident_batches(rows, training.batch, training.seed, 0, 0), training, fresh(policy))
+    except FlywheelError as error:
+        return str(error)
+    assert evaluation.evaluator is not None
+    evaluator = find_evaluator(evaluation.evaluator)()
+    trials = {}
+    for seed in range(evaluation.first_seed, evaluation.first_seed + evaluation.rollouts):
+        policy.reset()
+        trial = evaluator.trial(policy, seed, False)
+        trials[str(seed)] = TrialScore(success=trial.success, steps=trial.steps)
+    told = Rollouts(model=f"unpublished/{content_hash(policy)}", evaluator=evaluation.evaluator, trials=trials).summary()
+    return {**told, "episodes": len(parts), "frames": len(rows), "steps": state.step, "loss": state.curve[-1][1]}
