@@ -95,6 +95,39 @@ class _Pacing:
         return self.pts
 
 
+class _Muxer:
+    """Writes packets one late, because each lasts until the next: without that, players drop the last one."""
+
+    def __init__(self, path: Path):
+        self.path, self.output = path, _create(path)
+        self._held: Any = None
+        self._lasts = TICKS // 30
+
+    def add(self, packet: Any) -> None:
+        if self._held is not None:
+            self._lasts = packet.pts - self._held.pts
+        self._write(packet)
+
+    def _write(self, packet: Any) -> None:
+        held, self._held = self._held, packet
+        if held is None:
+            return
+        held.duration = self._lasts
+        try:
+            self.output.mux_one(held)
+        except MEDIA_ERRORS as error:
+            _raise_if_store(error, self.path)
+            raise
+
+    def close(self) -> None:
+        self._write(None)
+        try:
+            self.output.close()
+        except MEDIA_ERRORS as error:
+            _raise_if_store(error, self.path)
+            raise
+
+
 class PacketClip:
     """Packets as recorded (Annex B or OBU, one frame each) into an mp4."""
 
@@ -102,7 +135,7 @@ class PacketClip:
         self.path, self.codec = path, codec
         self.frames = self.lead_in = 0
         self.digest = hashlib.sha256()
-        self._output: Any = None
+        self._muxer: Any = None
         self._pacing = _Pacing()
         self.width = self.height = 0
 
@@ -114,8 +147,8 @@ class PacketClip:
                 self.width, self.height = template.codec_context.width, template.codec_context.height
                 if not self.width or not self.height:
                     return False
-                self._output = _create(self.path)
-                self._stream = self._output.add_stream_from_template(template, opaque=True)
+                self._muxer = _Muxer(self.path)
+                self._stream = self._muxer.output.add_stream_from_template(template, opaque=True)
                 self._stream.time_base = Fraction(1, TICKS)
         except MEDIA_ERRORS as error:
             _raise_if_store(error, self.path)
@@ -128,11 +161,7 @@ class PacketClip:
         packet.time_base = Fraction(1, TICKS)
         packet.pts = packet.dts = self._pacing.next(t_ns)
         packet.is_keyframe = keyframe
-        try:
-            self._output.mux_one(packet)
-        except MEDIA_ERRORS as error:
-            _raise_if_store(error, self.path)
-            raise
+        self._muxer.add(packet)
         if lead_in:
             self.lead_in += 1
             return
@@ -141,11 +170,7 @@ class PacketClip:
         self.digest.update(data)
 
     def close(self) -> Clip:
-        try:
-            self._output.close()
-        except MEDIA_ERRORS as error:
-            _raise_if_store(error, self.path)
-            raise
+        self._muxer.close()
         return Clip(codec=self.codec, width=self.width, height=self.height, frames=self.frames, lead_in=self.lead_in)
 
 
@@ -156,7 +181,7 @@ class ImageClip:
         self.path = path
         self.frames = 0
         self.digest = hashlib.sha256()
-        self._output: Any = None
+        self._muxer: Any = None
         self._pacing = _Pacing()
         self._shape: tuple[int, ...] = ()
 
@@ -165,37 +190,32 @@ class ImageClip:
 
         False where the size differs from the first image's.
         """
-        if self._output is None:
+        if self._muxer is None:
             self._shape = pixels.shape
             self.height, self.width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
             if not self.width or not self.height:
                 return False
-            self._output = _create(self.path)
-            self._stream = self._output.add_stream("libx264", rate=30, options=X264)
+            self._muxer = _Muxer(self.path)
+            self._stream = self._muxer.output.add_stream("libx264", rate=30, options=X264)
             self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
             self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)
         if pixels.shape != self._shape:
             return False
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[: self.height, : self.width]), format=layout)
         frame.pts, frame.time_base = self._pacing.next(t_ns), Fraction(1, TICKS)
-        self._mux(frame)
+        self._encode(frame)
         self.frames += 1
         self.digest.update(len(recorded).to_bytes(8, "little"))
         self.digest.update(recorded)
         return True
 
-    def _mux(self, frame: Any) -> None:
-        try:
-            for packet in self._stream.encode(frame):
-                self._output.mux_one(packet)
-            if frame is None:
-                self._output.close()
-        except MEDIA_ERRORS as error:
-            _raise_if_store(error, self.path)
-            raise
+    def _encode(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._muxer.add(packet)
 
     def close(self) -> Clip:
-        self._mux(None)
+        self._encode(None)
+        self._muxer.close()
         return Clip(codec="h264", width=self.width, height=self.height, frames=self.frames)
 
 

@@ -25,6 +25,7 @@ from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.seam.tables import EPISODES, from_bytes, to_bytes
 
 VERSION = "1"  # raise it when a reader's output changes: everything is then read anew
+BYTES_PER_WORKER = 64 << 20  # a worker takes seconds to start, in which another reads this much
 Row = dict[str, Any]
 
 
@@ -62,7 +63,8 @@ def _read_all(unread: list[Row], config: IngestConfig, execution: Execution) -> 
     connect()
     facts: dict[tuple[str, str], list[Row]] = {}
     task = ray.remote(num_cpus=1, max_retries=1)(_task)
-    most = max(2, int(2 * ray.cluster_resources().get("CPU", 1)))
+    size = sum(upload["size"] for upload in unread)
+    most = max(2, min(int(ray.cluster_resources().get("CPU", 1)), size // BYTES_PER_WORKER))
     waiting = list(reversed(unread))
     running: dict[Any, Row] = {}
     while waiting or running:

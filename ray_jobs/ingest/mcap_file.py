@@ -161,9 +161,11 @@ def summarised(source: IO[bytes]) -> Survey | None:
         for index in summary.metadata_indexes:
             source.seek(index.offset + 9)
             survey.add(Metadata.read(ReadDataStream(source)))
+        statistics = summary.statistics
+        if statistics is not None and statistics.metadata_count > len(summary.metadata_indexes):
+            survey.metadata |= _walked(source, 0).metadata
     except DAMAGE:
         return None
-    statistics = summary.statistics
     if statistics is not None and statistics.message_count:
         survey.span(statistics.message_start_time, statistics.message_end_time)
     elif statistics is None:
@@ -196,36 +198,41 @@ def peeked(source: IO[bytes], modified_ns: int) -> Survey:
     found = summarised(source)
     if found is not None:
         return found
+    return _walked(source, modified_ns)
+
+
+def _walked(source: IO[bytes], modified_ns: int) -> Survey:
+    """Times and metadata by hopping from record to record, as far as PEEK_RECORDS and PEEK_BYTES allow."""
     survey = Survey()
     size = source.seek(0, io.SEEK_END)
-    at, hops, spent = 8, 0, 0
-    while at + 9 <= size:
+    at, spent = 8, 0
+    for _ in range(PEEK_RECORDS):
         source.seek(at)
-        opcode, length = struct.unpack("<BQ", source.read(9))
-        hops, spent = hops + 1, spent + 9
+        head = source.read(9 + 16)
+        if len(head) < 9:
+            return survey
+        opcode, length = struct.unpack_from("<BQ", head)
+        spent += len(head)
         if opcode in (Opcode.DATA_END, Opcode.FOOTER):
             return survey
-        if hops > PEEK_RECORDS or spent > PEEK_BYTES:
-            if survey.start_ns is not None:
-                survey.span(survey.start_ns, min(modified_ns, survey.start_ns + 86_400 * 1_000_000_000))
-            return survey
-        if opcode == Opcode.CHUNK:
-            head = source.read(16)
-            if len(head) == 16:
-                start_ns, end_ns = struct.unpack("<QQ", head)
-                if end_ns:  # an empty chunk says 0, 0
-                    survey.span(start_ns, end_ns)
-        elif opcode == Opcode.MESSAGE:
-            head = source.read(14)
-            if len(head) == 14:
-                logged = struct.unpack_from("<Q", head, 6)[0]
-                survey.span(logged, logged)
+        if opcode == Opcode.CHUNK and len(head) == 25:
+            start_ns, end_ns = struct.unpack_from("<QQ", head, 9)
+            if end_ns:  # an empty chunk says 0, 0
+                survey.span(start_ns, end_ns)
+        elif opcode == Opcode.MESSAGE and len(head) >= 23:
+            logged = struct.unpack_from("<Q", head, 15)[0]
+            survey.span(logged, logged)
         elif opcode == Opcode.METADATA and at + 9 + length <= size and length < BLOCK:
+            source.seek(at + 9)
             record = _record(opcode, source.read(length), at, [])
             if record is not None:
                 survey.add(record)
             spent += length
         at += 9 + length
+        if spent > PEEK_BYTES:
+            break
+    if survey.start_ns is not None:
+        survey.span(survey.start_ns, max(survey.start_ns, min(modified_ns, survey.start_ns + 86_400 * 1_000_000_000)))
     return survey
 
 

@@ -14,12 +14,16 @@ from google.protobuf.message import DecodeError
 from mcap.exceptions import McapError
 from mcap.records import Channel, Schema
 from mcap_protobuf.decoder import DecoderFactory as ProtobufDecoders
+from mcap_ros2._vendor.rosidl_adapter.parser import InvalidSpecification, InvalidValue
 from mcap_ros2.decoder import DecoderFactory as Ros2Decoders
 from PIL import Image
 
 ENCODINGS = ("cdr", "protobuf", "json")
 # What a message that does not fit its schema raises in the three decoders, and in what is asked of it afterwards.
-UNDECODABLE = (McapError, DecodeError, struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError)
+UNDECODABLE = (
+    *(McapError, InvalidSpecification, InvalidValue, DecodeError, struct.error, RecursionError, NotImplementedError),
+    *(ValueError, IndexError, KeyError, TypeError, AttributeError, NameError, AssertionError),
+)
 # What Pillow raises for bytes that are no image, or a broken one. Its UnidentifiedImageError is an OSError.
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 

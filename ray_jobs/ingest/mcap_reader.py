@@ -88,7 +88,7 @@ def choose(survey: Survey, topics: Topics) -> Chosen:
         found = sorted(f"{c.topic} ({survey.schemas[c.schema_id].name if c.schema_id in survey.schemas else 'no schema'})" for c in survey.channels.values())
         listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
         reasons = [*survey.notes[:2], *undecodable[:4], f"no joint states and no camera: topics were {listed or 'none'}"]
-        chosen.refusal = "; ".join(reasons) if survey.counts or survey.channels else "it holds no messages"
+        chosen.refusal = "; ".join(reasons) if survey.counts or survey.channels else "; ".join([*survey.notes[:2], "it holds no messages"])
     chosen.notes += [f"not read: {reason}" for reason in undecodable]
     return chosen
 

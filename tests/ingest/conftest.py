@@ -1,0 +1,45 @@
+"""A raw store to put recordings into, and the way from its files to what a reader hands over."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from ray_jobs.ingest.formats import READERS
+from ray_jobs.ingest.index import gather
+from ray_jobs.ingest.reader import Refused
+from ray_jobs.seam.configs import IngestSettings
+from ray_jobs.seam.store import Store, StoreConfig
+from tests.ingest.recorded import Taken
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Store:
+    return Store(StoreConfig.local(tmp_path / "raw"))
+
+
+@pytest.fixture
+def take() -> Callable[..., list[Taken | Refused]]:
+    """Read one upload of a store whole, in this process."""
+
+    def read(raw: Store, path: str, settings: IngestSettings | None = None, decode: bool = True) -> list[Taken | Refused]:
+        upload = gather(raw.list())[path]
+        head = raw.get(upload.files[0].key)[:64]
+        reader = next(reader for reader in READERS if reader.recognises(upload, head))
+        found: list[Taken | Refused] = []
+        for item in reader.read(raw, upload, settings or IngestSettings()):
+            if isinstance(item, Refused):
+                found.append(item)
+                continue
+            pictures = {}
+            for camera, clip in item.clips.items() if decode else ():
+                with ExitStack() as stack:
+                    container = stack.enter_context(av.open(str(clip)))
+                    pictures[camera] = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+            found.append(Taken(item, pictures))
+        return found
+
+    return read

@@ -1,0 +1,147 @@
+"""Real recordings, whole and damaged: what comes of each was written here after looking at it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ray_jobs.alignment import ONE_TO_ONE, align
+from ray_jobs.ingest.index import index
+from ray_jobs.ingest.job import read_upload
+from ray_jobs.ingest.reader import Refused
+from ray_jobs.seam.configs import IngestSettings, UploadsConfig
+from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.seam.tables import from_bytes
+from tests.ingest.recorded import Taken
+
+pytestmark = pytest.mark.shared_data
+Take = Callable[..., list[Taken | Refused]]
+NOTHING = "no joint states and no camera: topics were "
+ROS1, SQLITE = "a ROS 1 bag: convert it to MCAP (mcap convert)", "a ROS 2 bag in SQLite: convert it to MCAP (ros2 bag convert)"
+MCAP_TESTS = "damaged-bags/rosbag2/rosbag2_py/test/resources/mcap/reindex_test_bags/multiple_files"
+RMW_TESTS = "damaged-bags/rosbag2/rosbag2_tests/resources/mcap"
+
+# upload -> (episodes that are ok, beginning of the reason why the rest is quarantined)
+EXPECTED: dict[str, tuple[int, str]] = {
+    "damaged-bags/resurrector-zero-byte-db3/ros2_dir_bag/ros2_dir_bag_0.db3": (0, "an empty file (0 bytes)"),
+    "damaged-bags/rosbag2/ros2bag/test/resources/empty_bag/empty_bag_0.db3": (0, SQLITE),
+    f"{MCAP_TESTS}/multiple_files_0.mcap": (0, NOTHING + "/chatter (std_msgs/msg/String)"),
+    f"{MCAP_TESTS}/multiple_files_1.mcap": (0, NOTHING + "/chatter (std_msgs/msg/String)"),
+    f"{MCAP_TESTS}/multiple_files_2.mcap": (0, NOTHING + "/chatter (std_msgs/msg/String)"),
+    f"{RMW_TESTS}/cdr_test/cdr_test_0.mcap": (0, NOTHING + "/array_topic (test_msgs/msg/Arrays), /test_topic (test_msgs/msg/BasicTypes)"),
+    f"{RMW_TESTS}/wrong_rmw_test/wrong_rmw_test_0.mcap": (0, "message encoding wrong_format of /test_topic is not read"),
+    "damaged-bags/rosbagjs/empty-file.bag": (0, "an empty file (0 bytes)"),
+    "damaged-bags/rosbagjs/example-bz2.bag": (0, ROS1),
+    "damaged-bags/rosbagjs/example-lz4.bag": (0, ROS1),
+    "damaged-bags/rosbagjs/example-unsorted-chunks.bag": (0, ROS1),
+    "damaged-bags/rosbagjs/no-messages.bag": (0, ROS1),
+    "damaged-bags/rosbags-rs-no-summary/test_bag_mcap/test_bag_mcap.mcap": (1, ""),
+    "damaged-bags/tiryoh/test_sample.bag": (0, ROS1),
+    "damaged-bags/tiryoh/test_sample.mcap": (0, NOTHING + "/diagnostics_agg"),
+    "damaged-bags/tiryoh/test_sample.mcap.zstd": (0, "a zstd archive: unpack it"),
+    "damaged-bags/tiryoh/test_sample_no_rosout.bag": (0, ROS1),
+    "damaged-bags/tiryoh/test_sample_no_rosout.mcap": (0, NOTHING + "/sensor/lidar/points (sensor_msgs/msg/PointCloud2)"),
+    "damaged-bags/tiryoh/test_sample_truncated.mcap": (0, "truncated: the file ends within a record"),
+    "damaged-bags/tiryoh/test_truncated.bag": (0, ROS1),
+    "damaged-bags/tiryoh/test_unindexed.bag": (0, ROS1),
+    "hdf5-robosuite-human-demos/lift/demo.hdf5": (0, "an HDF5 file: no reader for it yet"),
+    "hdf5-robosuite-human-demos/wipe/panda/demo.hdf5": (0, "an HDF5 file: no reader for it yet"),
+    "hdf5-robosuite-human-demos/wipe/panda/models/model_1.xml": (0, "an unknown format"),
+    "lerobot20-gr00t-robot-sim": (5, ""),
+    "lerobot21-g1-bottle": (6, ""),
+    "lerobot30-so101-frozen-sim": (6, ""),
+    "mcap-ros2-all-sensor-msgs/rosbag2_2025_09_10-13_03_56_0.mcap": (1, ""),
+    "rlds-bridge-widowx/bridge_dataset/1.0.0/bridge_dataset-train.tfrecord-00000-of-00001": (0, "a TFRecord shard"),
+    "rlds-bridge-widowx/bridge_dataset/1.0.0/bridge_dataset-val.tfrecord-00000-of-00001": (0, "a TFRecord shard"),
+    "rlds-bridge-widowx/bridge_dataset/1.0.0/dataset_info.json": (0, "an unknown format"),
+    "rlds-bridge-widowx/bridge_dataset/1.0.0/features.json": (0, "an unknown format"),
+    "rosbag1-wx200-waist-diagnostics/bag/waist_diagnostics.bag": (0, ROS1),
+}
+
+
+def test_every_upload_of_the_shared_recordings(shared_data: Path, store: Store) -> None:
+    raw = StoreConfig.local(shared_data)
+    result = index(UploadsConfig(store=store.config, raw=raw))
+    uploads = {row["path"]: row for row in from_bytes(store.get(result.key))}
+    assert set(uploads) == set(EXPECTED), "sidecars are no uploads, and everything else is"
+    assert result.counts["ok"] == 13 and result.counts["quarantined"] == 20
+    for path, (good, reason) in EXPECTED.items():
+        if uploads[path]["status"] == "quarantined":
+            assert good == 0 and uploads[path]["reason"].startswith(reason), path
+            continue
+        rows = read_upload(store, Store(raw), uploads[path], IngestSettings())
+        assert sum(row["status"] == "ok" for row in rows) == good, path
+        assert all(row["day"] in uploads[path]["days"] for row in rows)
+        if not good:
+            (row,) = rows
+            assert row["status"] == "quarantined" and row["reason"].startswith(reason), path
+
+
+def test_days_come_from_the_recording_without_reading_it_whole(shared_data: Path, store: Store) -> None:
+    result = index(UploadsConfig(store=store.config, raw=StoreConfig.local(shared_data)))
+    days = {row["path"]: row["days"] for row in from_bytes(store.get(result.key))}
+    assert days["damaged-bags/tiryoh/test_sample_truncated.mcap"] == ["2023-11-14"]
+    assert days["damaged-bags/rosbags-rs-no-summary/test_bag_mcap/test_bag_mcap.mcap"] == ["2025-06-07"]
+    assert days["mcap-ros2-all-sensor-msgs/rosbag2_2025_09_10-13_03_56_0.mcap"] == ["2025-09-10"]
+
+
+def test_rosbag2_with_every_sensor_message(shared_data: Path, take: Take) -> None:
+    folder = Store(StoreConfig.local(shared_data / "mcap-ros2-all-sensor-msgs"))
+    (item,) = take(folder, "rosbag2_2025_09_10-13_03_56_0.mcap")
+    assert isinstance(item, Taken)
+    assert item.meta.state_names == ("shoulder_joint", "elbow_joint", "wrist_joint", "gripper_joint")
+    assert item.streams["state"].values.shape == (15, 4) and "action" not in item.streams
+    assert sorted(item.meta.cameras) == ["compressed_image", "image"]
+    assert item.pictures["image"].shape == (1, 480, 640, 3) and item.meta.notes == ("no action",)
+
+
+def test_the_bag_without_statistics_keeps_its_joints_and_says_what_it_lost(shared_data: Path, take: Take) -> None:
+    (item,) = take(Store(StoreConfig.local(shared_data / "damaged-bags/rosbags-rs-no-summary/test_bag_mcap")), "test_bag_mcap.mcap")
+    assert isinstance(item, Taken)
+    assert item.meta.state_names == ("joint1", "joint2", "joint3") and item.streams["state"].values.shape == (2, 3)
+    assert sum("2 messages of /test/sensor_msgs/" in note for note in item.meta.notes) == 2 and not item.meta.cameras
+
+
+def test_g1_is_kept_as_recorded(shared_data: Path, take: Take) -> None:
+    found = take(Store(StoreConfig.local(shared_data)), "lerobot21-g1-bottle")
+    assert [item.meta.cameras["cam_high"].frames for item in found if isinstance(item, Taken)] == [278, 221, 277, 267, 280, 260]
+    for item in found:
+        assert isinstance(item, Taken)
+        meta = item.meta
+        assert (meta.source, meta.fps, meta.notes, meta.task) == ("lerobot v2.1", 30.0, (), "Pick up the yellow bottle on the table.")
+        assert meta.state_names[0] == "kLeftShoulderPitch" and len(meta.state_names) == len(meta.action_names) == 26
+        assert meta.cameras["cam_high"].codec == "av1" and meta.cameras["cam_high"].lead_in == 0 and meta.synthetic_clock
+        assert item.pictures["cam_high"].shape == (meta.cameras["cam_high"].frames, 480, 640, 3)
+        aligned = align(item.recorded.episode)
+        assert aligned.method == ONE_TO_ONE and np.array_equal(aligned.frame_index["cam_high"], np.arange(len(aligned.t_s)))
+
+
+def test_gr00t_says_what_its_documents_claim_and_do_not_hold(shared_data: Path, take: Take) -> None:
+    found = take(Store(StoreConfig.local(shared_data)), "lerobot20-gr00t-robot-sim")
+    assert [len(item.streams["state"].t_ns) for item in found if isinstance(item, Taken)] == [416, 470, 470, 412, 328]
+    for item in found:
+        assert isinstance(item, Taken)
+        assert list(item.meta.cameras) == ["ego_view"] and item.meta.cameras["ego_view"].codec == "h264"
+        assert item.meta.task.startswith("pick the ") and item.streams["action"].values.shape[1] == 44
+        assert item.pictures["ego_view"].shape[0] == len(item.streams["state"].t_ns), "B-frames are put in order"
+        assert item.meta.notes == (
+            "declared camera without files: egoview",
+            "odd totals in meta/info.json: total_videos says 2, found 5; split train is 0:100 of 5 episodes",
+            "timestamps begin at 0.050 s, the video of ego_view at 0: frames matched by position",
+            'task vocabulary: "valid" is listed and no row has it',
+        )
+        assert align(item.recorded.episode).method == ONE_TO_ONE
+
+
+def test_so101_is_cut_out_of_its_one_video(shared_data: Path, take: Take) -> None:
+    found = take(Store(StoreConfig.local(shared_data)), "lerobot30-so101-frozen-sim")
+    lengths = [383, 386, 379, 382, 90, 162]
+    ends = np.cumsum(lengths) * 1e9 / 30
+    for item, length, end in zip(found, lengths, ends, strict=True):
+        assert isinstance(item, Taken)
+        clip = item.meta.cameras["wrist"]
+        assert (clip.frames, len(item.pictures["wrist"]), len(item.streams["state"].t_ns)) == (length, length + clip.lead_in, length)
+        assert np.ptp(item.streams["state"].values, axis=0).max() == 0, "every joint is constant, as the set is"
+        assert abs(item.recorded.end_ns - end) < 1e6 and item.meta.notes == ()
+    assert len({item.meta.episode_id for item in found if isinstance(item, Taken)}) == 6
