@@ -5,6 +5,7 @@
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -64,6 +65,8 @@ class Execution:
         found = {"/".join(entry.key.split("/")[:4]) for entry in self.store.list(base + "/") if entry.key.count("/") >= 4}
         return sorted(found - {self.prefix})
 
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 Step = Callable[[Any, Execution], dict[str, DayResult]]
 
@@ -181,7 +184,9 @@ def _ends_in_time(deadline_s: float) -> Iterator[None]:
 def _unexpected(execution: Execution, kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Whatever nobody foresaw still leaves its evidence in the store before the process ends with 1."""
     evidence = "".join(traceback.format_exception(kind, error, trace))[-4000:]
-    failure: FailureClass = "out_of_memory" if issubclass(kind, MemoryError) else "user"
+    failure: FailureClass = "out_of_memory" if isinstance(error, MemoryError) else "user"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        failure, evidence = "infrastructure", ""
     _failed(execution, JobError(failure_class=failure, message=f"{kind.__name__}: {error}", evidence=evidence))
 
 

@@ -29,26 +29,35 @@ INTERVAL_S = 0.5  # at most two objects a second; what comes in between travels 
 
 
 class StoreChannel(PipesMessageWriterChannel):
-    """Writes at once, or with the next message, or at the close. Safe to call from several threads."""
+    """Writes at once where the last object is old enough, else a moment later together. Safe to call from several threads."""
 
     def __init__(self, store: Store, prefix: str):
         self.store, self.prefix = store, prefix
         self._lines: list[str] = []
         self._count = 0
         self._last = float("-inf")
+        self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
     def write_message(self, message: PipesMessage) -> None:
         with self._lock:
             self._lines.append(json.dumps(message))
-            if time.monotonic() - self._last >= INTERVAL_S:
+            wait = self._last + INTERVAL_S - time.monotonic()
+            if wait <= 0:
                 self._flush()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
 
-    def close(self) -> None:
+    def flush(self) -> None:
         with self._lock:
             self._flush()
 
     def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._lines:
             return
         self._last = time.monotonic()
@@ -68,7 +77,7 @@ class _Writer(PipesMessageWriter[StoreChannel]):
     def open(self, params: PipesParams) -> Iterator[StoreChannel]:
         channel = StoreChannel(self.store, self.prefix)
         yield channel
-        channel.close()
+        channel.flush()
 
     def get_opened_extras(self) -> dict[str, Any]:
         return {"at": time.time()}
