@@ -1,0 +1,114 @@
+"""The step against a real Ray: a model with its lineage, the same after a lost driver, and one line where it cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ray_jobs.driver import Execution
+from ray_jobs.packing.view import episodes_of
+from ray_jobs.seam.configs import DayDataset, TrainConfig, TrainSettings
+from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.results import DayResult
+from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.training.ingest import is_held_out, select
+from ray_jobs.training.job import run
+from tests.training.recorded import DAY, add_episode, demo_day, pack_rows
+
+SETTINGS = TrainSettings(steps=60, batch=32, workers=2, checkpoint_every=20, holdout=4)
+
+
+def execution(store: Store, name: str, base: str = "base") -> Execution:
+    return Execution(store, f"attempts/{base}/a1/{name}", report=lambda message: None)
+
+
+def config(store: Store, *view: DayDataset, settings: TrainSettings = SETTINGS) -> TrainConfig:
+    return TrainConfig(store=store.config, days=(DAY,), data=store.config, view=view, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DayDataset]:
+    folder = tmp_path_factory.mktemp("demonstrations")
+    store = Store(StoreConfig.local(folder / "store"))
+    return store, demo_day(store, folder, 12)
+
+
+@pytest.fixture(scope="module")
+def trained(day: tuple[Store, DayDataset], local_ray: None) -> DayResult:
+    store, dataset = day
+    return run(config(store, dataset), execution(store, "first"))[DAY]
+
+
+def test_a_model_with_its_lineage(day: tuple[Store, DayDataset], trained: DayResult) -> None:
+    store, dataset = day
+    lineage: dict[str, Any] = json.loads(store.get(trained.output["lineage"]))
+    ids = {episode.episode_id for episode in episodes_of(store, dataset)}
+    (of_day,) = lineage["datasets"]
+    held_out = {episode for episode in ids if is_held_out(episode, 4)}
+    assert held_out and set(of_day["held_out"]) == held_out
+    assert set(of_day["trained_on"]) == ids - held_out
+    assert of_day["manifest_sha256"] == dataset.manifest_sha256
+    assert trained.counts["episodes"] == len(ids - held_out) and trained.counts["held_out"] == len(held_out)
+    assert trained.counts["frames"] == sum(episode.length for episode in episodes_of(store, dataset) if episode.episode_id not in held_out)
+    assert trained.counts["steps"] == 60 == lineage["steps"]
+    assert lineage["metrics"]["loss"] < lineage["metrics"]["first_loss"]
+    assert trained.shown["training_curve"].value.startswith("![training curve](data:image/png;base64,")
+    assert len(trained.shown["training_curve"].value) < 200_000
+
+
+def test_a_lost_driver_is_continued_from_its_checkpoint_to_the_same_model(day: tuple[Store, DayDataset], trained: DayResult) -> None:
+    """What a driver that was killed after step 40 leaves behind: its checkpoints, and no closed.json."""
+    store, dataset = day
+    for step in (20, 40):
+        name = f"checkpoints/{step:09d}.safetensors"
+        store.put(f"attempts/again/a1/killed/{name}", store.get(f"attempts/base/a1/first/{name}"))
+    result = run(config(store, dataset), execution(store, "second", base="again"))[DAY]
+    assert result.shown["resumed_from_step"].value == 40
+    assert result.output["model"] == trained.output["model"]
+
+
+def test_a_loss_that_is_no_number_ends_the_job_with_one_line(day: tuple[Store, DayDataset], local_ray: None) -> None:
+    store, dataset = day
+    diverging = TrainSettings(steps=60, batch=32, workers=1, learning_rate=1e30)
+    with pytest.raises(DataError, match="the training loss became") as error:
+        run(config(store, dataset, settings=diverging), execution(store, "only", base="diverging"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_corrupt_shard_is_named(day: tuple[Store, DayDataset], tmp_path: Path, local_ray: None) -> None:
+    store, dataset = day
+    broken = Store(StoreConfig.local(tmp_path / "broken"))
+    for entry in store.list(dataset.prefix + "/"):
+        data = store.get(entry.key)
+        broken.put(entry.key, data[: len(data) // 2] if entry.key.endswith(".mp4") else data)
+    with pytest.raises(DataError) as error:
+        run(config(broken, dataset), execution(broken, "only"))
+    assert dataset.prefix in str(error.value) and ".mp4" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_view_without_actions_is_a_success_that_says_so(store: Store, tmp_path: Path) -> None:
+    rows = [add_episode(store, tmp_path, number, np.cumsum(np.ones((20, 3)), axis=0), None, None) for number in range(3)]
+    result = run(config(store, pack_rows(store, rows)), execution(store, "only"))[DAY]
+    assert (result.status, result.reason, result.output["model"]) == ("ok", "no actions to learn from", None)
+    assert result.counts["steps"] == result.counts["frames"] == result.counts["episodes"] == 0
+
+
+def test_an_empty_view_is_a_success_that_says_so(store: Store) -> None:
+    assert run(config(store), execution(store, "only"))[DAY].reason == "no actions to learn from"
+
+
+def test_the_commonest_shape_is_learned_and_the_rest_counted(store: Store, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    sizes = [(7, 6), (7, 6), (7, 6), (5, 4)]
+    rows = [add_episode(store, tmp_path, number, draw.normal(size=(20, d)), draw.normal(size=(20, a)), None) for number, (d, a) in enumerate(sizes)]
+    chosen = select(store, [pack_rows(store, rows)], every=0)
+    assert {len(episode.state_names) for episode in chosen.train} == {7}
+    assert (len(chosen.train), chosen.other_shape, chosen.camera) == (3, 1, None)
+
+
+def test_held_out_is_about_one_in_n_and_by_id_alone() -> None:
+    ids = [f"{number:032x}" for number in range(2000)]
+    assert 150 < sum(is_held_out(name, 10) for name in ids) < 250
+    assert not any(is_held_out(name, 0) for name in ids)
