@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from fleet.arm import Arm
 from fleet.expert import Demonstration, Style
 from fleet.render import View
 
@@ -53,10 +54,13 @@ def _axis_flip(demo: Demonstration, axes: float, draw: np.random.Generator) -> D
 
 
 def _frozen_camera(demo: Demonstration, share: float, draw: np.random.Generator) -> Demonstration:
-    """The driver goes on delivering one and the same frame: to the end where most of an episode is lost, else for a while."""
+    """The driver goes on delivering one and the same frame: for a while, or (share 1) one of an earlier scene, because it hung before the episode began."""
+    if share >= 1:
+        stale = Arm().reset(int(draw.integers(2**32, 2**33))).frame
+        return replace(demo, frames=np.repeat(stale[None], len(demo.frames), axis=0))
     count = len(demo.frames)
     length = round(count * share)
-    start = count - length if share > 0.5 else int(draw.integers(2, count - length))
+    start = int(draw.integers(2, count - length))
     frames = demo.frames.copy()
     frames[start : start + length] = frames[start]
     return replace(demo, frames=frames)
@@ -127,7 +131,7 @@ DEFECTS = {
     for defect in (
         Defect("action_lag", "steps of 0.1 s", 2, 5, corrupt=_action_lag),
         Defect("axis_flip", "flipped axes", 1, 2, corrupt=_axis_flip),
-        Defect("frozen_camera", "share of the episode", 0.3, 0.85, corrupt=_frozen_camera),
+        Defect("frozen_camera", "share of the episode", 0.3, 1.0, corrupt=_frozen_camera),
         Defect("failed_demonstration", "m beside its goal", 0.06, 0.10, plan=_failed_demonstration),
         Defect("idle", "steps of 0.1 s", 12, 36, plan=_idle),
         Defect("bumped_camera", "degrees", 2.0, 7.0, plan=_bumped_camera),
