@@ -1,14 +1,13 @@
 """Asset checks: what a person would verify by hand before trusting a day, read from what was published."""
 
 import json
-from datetime import timedelta
 
 import dagster as dg
 
 from orchestration.curation.assets import verdicts
 from orchestration.dataset.assets import curated_dataset, dataset_at_compute
 from orchestration.evaluation.assets import evaluation
-from orchestration.ingest.assets import episodes, uploads
+from orchestration.ingest.assets import episodes
 from orchestration.partitions import DAILY
 from orchestration.steps import Flywheel
 from ray_jobs.seam.results import Pointer, read_pointer
@@ -99,6 +98,4 @@ def gate_verdict(context: dg.AssetCheckExecutionContext, flywheel: Flywheel) -> 
     return dg.AssetCheckResult(passed=not bad, severity=dg.AssetCheckSeverity.WARN, description=text)
 
 
-FRESHNESS = dg.build_last_update_freshness_checks(assets=[uploads], lower_bound_delta=timedelta(days=2))
-
-ALL = [every_upload_accounted_for, counts_add_up, context_is_current, dataset_format, copy_is_proven, gate_verdict, *FRESHNESS]
+ALL = [every_upload_accounted_for, counts_add_up, context_is_current, dataset_format, copy_is_proven, gate_verdict]

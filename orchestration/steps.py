@@ -121,13 +121,22 @@ def heavy(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Planne
         target=flywheel.target(),
         run_status=lambda: run_status(context.instance, run.run_id),
         log=context.log.info,
-        on_message=lambda message: context.log.info(PROGRESS + json.dumps(message)),
+        on_message=lambda message: _pass_on(context, message),
     )
     try:
         outcome = perform(run_step(work, run), ports)
     except FlywheelError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     yield from told(context, outcome)
+
+
+def _pass_on(context: dg.AssetExecutionContext, message: dict[str, Any]) -> None:
+    """What a job says on the way (Dagster Pipes' own message format): progress, and whatever it logs."""
+    told = message.get("params") or {}
+    if message.get("method") == "report_custom_message" and isinstance(told.get("payload"), dict):
+        context.log.info(PROGRESS + json.dumps(told["payload"]))
+    elif message.get("method") == "log":
+        context.log.info(str(told.get("message")))
 
 
 def told(context: dg.AssetExecutionContext, outcome: Outcome) -> Iterator[dg.MaterializeResult]:

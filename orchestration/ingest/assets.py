@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import dagster as dg
 
@@ -28,6 +29,7 @@ def raw_listing(settings: Settings) -> str:
     kinds={"python"},
     owners=["team:robot-data"],
     output_required=False,
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(days=1)),  # robots record every day
     description="Every upload that has arrived: path, digest, robot, days, and why it was set aside. Read from summaries, heads and tails.",
 )
 def uploads(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:

@@ -4,7 +4,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from orchestration.ingest.assets import raw_listing
-from orchestration.launching import reconcile
+from orchestration.launching.reconcile import reconcile
 from orchestration.partitions import DAILY
 from orchestration.settings import current
 from orchestration.steps import Flywheel, run_is_alive
@@ -74,7 +74,7 @@ def reconciler(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.Sk
     target = flywheel.existing_target()
     if target is None:
         return dg.SkipReason("no Ray is running")
-    ended = reconcile(flywheel.store, target, lambda run_id: run_is_alive(context.instance, run_id))
+    ended = reconcile(flywheel.store, target, flywheel.settings.deployment, lambda run_id: run_is_alive(context.instance, run_id))
     return dg.SkipReason(f"ended {', '.join(ended)}" if ended else "every job has a live owner")
 
 
