@@ -7,6 +7,7 @@ episodes/<id[:2]>/<id>/
 """
 
 import io
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SCHEMA = pa.schema(
         ("values", pa.list_(pa.float32())),
     ]
 )
+
+ROW_GROUP = 1 << 20  # samples
 
 
 class Clip(Strict):
@@ -84,18 +87,22 @@ def write_episode(store: Store, episode: Episode, clips: dict[str, Path]) -> Non
     prefix = episode_prefix(episode.meta.episode_id)
     for camera, path in clips.items():
         store.put_file(clip_key(episode.meta.episode_id, camera), path)
-    tables = []
-    for name, stream in episode.streams.items():
-        count, width = stream.values.shape
-        offsets = np.arange(count + 1, dtype=np.int32) * width
-        values = pa.ListArray.from_arrays(offsets, pa.array(stream.values.astype(np.float32).ravel(), pa.float32()))
-        label = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([name]))
-        columns = [label, pa.array(stream.t_ns, pa.int64()), pa.array(stream.log_ns, pa.int64()), values]
-        tables.append(pa.Table.from_arrays(columns, schema=SCHEMA))
-    sink = io.BytesIO()
-    pq.write_table(pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table(), sink, compression="zstd")
-    store.put(f"{prefix}/streams.parquet", sink.getvalue())
+    with tempfile.TemporaryFile() as sink:
+        with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
+            for name, stream in episode.streams.items():
+                for start in range(0, len(stream.t_ns), ROW_GROUP):
+                    writer.write_table(_rows(name, stream, slice(start, start + ROW_GROUP)))
+        sink.seek(0)
+        store.put(f"{prefix}/streams.parquet", sink.read())
     store.put(f"{prefix}/episode.json", episode.meta.model_dump_json().encode())
+
+
+def _rows(name: str, stream: Stream, part: slice) -> pa.Table:
+    values = stream.values[part].astype(np.float32, copy=False)
+    count, width = values.shape
+    lists = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * width, pa.array(values.ravel(), pa.float32()))
+    label = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([name]))
+    return pa.Table.from_arrays([label, pa.array(stream.t_ns[part], pa.int64()), pa.array(stream.log_ns[part], pa.int64()), lists], schema=SCHEMA)
 
 
 def read_meta(store: Store, episode_id: str) -> EpisodeMeta:
@@ -107,18 +114,15 @@ def read_episode(store: Store, episode_id: str) -> Episode:
     """Raises NotFound where the episode was never written whole."""
     meta = read_meta(store, episode_id)
     table = pq.read_table(io.BytesIO(store.get(f"{episode_prefix(episode_id)}/streams.parquet")))
-    labels = table["stream"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    labels = table["stream"].unify_dictionaries().combine_chunks()
+    labels = labels.chunk(0) if isinstance(labels, pa.ChunkedArray) else labels
     times, logged = table["t_ns"].to_numpy(), table["log_ns"].to_numpy()
     values = table["values"].combine_chunks()
     streams = {}
-    for name in dict.fromkeys(labels.tolist()):
-        rows = np.flatnonzero(labels == name)
-        part = values.take(pa.array(rows))
-        streams[name] = Stream(
-            times[rows],
-            logged[rows],
-            part.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1) if len(part.flatten()) else np.zeros((len(rows), 0), np.float32),
-        )
+    for number, name in enumerate(labels.dictionary.to_pylist()):
+        rows = np.flatnonzero(labels.indices.to_numpy() == number)
+        flat = values.take(pa.array(rows)).flatten().to_numpy(zero_copy_only=False)
+        streams[name] = Stream(times[rows], logged[rows], flat.reshape(len(rows), -1) if len(flat) else np.zeros((len(rows), 0), np.float32))
     return Episode(meta, streams)
 
 
