@@ -4,6 +4,7 @@ import numpy as np
 
 REACH = 8  # pixels of the descriptor
 GREY_NOISE = 6.0
+FLAT = 0.02  # of correlation between the best and the worst place: without structure all match alike
 
 
 def view_shift(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) -> float:
@@ -20,6 +21,8 @@ def view_shift(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) ->
     for down in range(-REACH, REACH + 1):
         for right in range(-REACH, REACH + 1):
             scores[down + REACH, right + REACH] = _match(picture, reference, weight, down, right)
+    if np.ptp(scores) < FLAT:
+        return 0.0
     row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
     offset = (row - REACH + _peak(scores[:, column], int(row)), column - REACH + _peak(scores[row, :], int(column)))
     return float(np.hypot(*offset) / size)

@@ -36,20 +36,25 @@ def background(shift: int = 0) -> np.ndarray:
     """[64, 64, 3]: a table's edge, a stand and some texture, moved sideways by whole pixels."""
     rows, columns = np.mgrid[0:64, 0:64]
     columns = columns - shift
-    base = np.where(rows > 24 + 0.2 * columns, 180, 70) + 12 * np.sin(columns / 5) + np.where((columns > 10) & (columns < 18) & (rows < 40), -40, 0)
+    base = np.where(rows > 24 + 0.2 * columns, 140, 100) + 12 * np.sin(columns / 5) + np.where((columns > 10) & (columns < 18) & (rows < 40), -40, 0)
     return np.repeat(np.clip(base, 0, 255)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def swing(angle: float) -> float:
+    """To and fro within [-1, 1], as fast as the angle goes."""
+    return abs(angle % 4 - 2) - 1
 
 
 def make(seed: int = 0, count: int = 60, robot: str = "arm-1", shift: int = 0) -> Made:
     draw = np.random.default_rng(seed)
-    knots = draw.normal(0, 0.01, (count // 8 + 2, 4))
-    actions = np.stack([np.interp(np.arange(count) / 8, np.arange(len(knots)), column) for column in knots.T], axis=1)
+    knots = draw.normal(0, 0.01, (count // 3 + 2, 4))
+    actions = np.stack([np.interp(np.arange(count) / 3, np.arange(len(knots)), column) for column in knots.T], axis=1)
     states = np.cumsum(np.concatenate([np.zeros((1, 5)), (actions @ MIX)[:-1] + draw.normal(0, 2e-4, (count - 1, 5))]), axis=0)
     frames = np.repeat(background(shift)[None], count, axis=0)
     rows, columns = np.mgrid[0:64, 0:64]
     for index, state in enumerate(states):
-        x, y = 32 + 18 * np.tanh(state[0]), 32 + 18 * np.tanh(state[1])
-        frames[index][(rows - y) ** 2 + (columns - x) ** 2 < 40] = (40, 40, 160)
+        x, y = 32 + 18 * swing(state[0]), 32 + 18 * swing(state[1])
+        frames[index][(rows - y) ** 2 + (columns - x) ** 2 < 40] = (0, 0, 0)
     t_ns = START_NS + seed * 600_000_000_000 + (np.arange(count) * 1e9 / FPS).astype(np.int64)
     return Made(states.astype(np.float32), actions.astype(np.float32), frames, t_ns, robot)
 
