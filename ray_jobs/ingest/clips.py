@@ -35,16 +35,13 @@ def is_keyframe(codec: str, data: bytes) -> bool:
     """Whether decoding can start at this packet (H.264 7.4.1.2.4: IDR; H.265 7.4.2.2: IRAP; AV1: a sequence header)."""
     if codec == "av1":
         return 1 in _obu_types(data)
-    kinds = [unit & 0x1F if codec == "h264" else (unit >> 1) & 0x3F for unit in _unit_heads(data)]
-    return 5 in kinds if codec == "h264" else any(16 <= kind <= 23 for kind in kinds)
-
-
-def _unit_heads(data: bytes) -> list[int]:
-    heads, at = [], data.find(b"\0\0\1")
+    at = data.find(b"\0\0\1")
     while at >= 0 and at + 3 < len(data):
-        heads.append(data[at + 3])
+        kind = data[at + 3] & 0x1F if codec == "h264" else (data[at + 3] >> 1) & 0x3F
+        if 1 <= kind <= 5 if codec == "h264" else kind <= 31:  # the first slice tells, and what follows may be long
+            return kind == 5 if codec == "h264" else 16 <= kind <= 23
         at = data.find(b"\0\0\1", at + 3)
-    return heads
+    return False
 
 
 def _obu_types(data: bytes) -> list[int]:

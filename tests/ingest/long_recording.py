@@ -11,6 +11,7 @@ from mcap_ros2._dynamic import serialize_dynamic
 
 from ray_jobs.ingest.index import gather
 from ray_jobs.ingest.job import read_upload
+from ray_jobs.ingest.mcap_reader import McapReader
 from ray_jobs.seam.configs import IngestSettings
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.ingest.recorded import NOON, ROS, SECOND, packets
@@ -45,17 +46,25 @@ def record(path: Path, megabytes: int) -> int:
 
 
 def main() -> None:
+    """Prints how the peak grew while the long recording was read, and while it was read and stored."""
     folder, megabytes = Path(sys.argv[1]), int(sys.argv[2])
     raw, store = Store(StoreConfig.local(folder / "raw")), Store(StoreConfig.local(folder / "store"))
     record(folder / "raw/short.mcap", 5)
     frames = record(folder / "raw/long.mcap", megabytes)
-    peaks, rows = [], []
-    for name in ("short.mcap", "long.mcap"):
-        upload = gather(raw.list())[name]
-        row = {"path": name, "digest": upload.digest, "robot": "r", "days": ["2026-01-05"], "format": "mcap", "modified_ns": upload.modified_ns}
-        rows = read_upload(store, raw, row, IngestSettings())
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    print(json.dumps({"growth_bytes": peaks[1] - peaks[0], "frames": rows[0]["frames"], "recorded": frames, "states": rows[0]["states"]}))
+    uploads = gather(raw.list())
+    list(McapReader().read(raw, uploads["short.mcap"], IngestSettings()))
+    before = peak_bytes()
+    for _ in McapReader().read(raw, uploads["long.mcap"], IngestSettings()):
+        read = peak_bytes()
+    upload = uploads["long.mcap"]
+    row = {"path": upload.path, "digest": upload.digest, "robot": "r", "days": ["2026-01-05"], "format": "mcap", "modified_ns": upload.modified_ns}
+    (found,) = read_upload(store, raw, row, IngestSettings())
+    growth = {"reading": read - before, "storing": peak_bytes() - before}
+    print(json.dumps({"growth_bytes": growth, "frames": found["frames"], "recorded": frames, "states": found["states"]}))
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
