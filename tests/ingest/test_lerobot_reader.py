@@ -1,0 +1,158 @@
+"""LeRobot folders that are not as they say."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ray_jobs.ingest.clips import cut
+from ray_jobs.ingest.reader import Refused
+from ray_jobs.seam.store import Store
+from tests.ingest.recorded import Taken, picture, write
+
+Take = Callable[..., list[Taken | Refused]]
+LENGTHS = (12, 9)
+FPS = 10
+
+
+def movie(path: Path, frames: int, gop: int = 4, b_frames: int = 0) -> Path:
+    """An mp4 of `picture(n)` at FPS."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=FPS, options={"g": str(gop), "bf": str(b_frames), "b-adapt": "0", "sc_threshold": "0", "threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(frames):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        output.mux(stream.encode(None))
+    return path
+
+
+def v3(root: Path, gop: int = 4, images: bool = False) -> Path:
+    """A v3.0 set of two episodes in one data file and one video."""
+    total = sum(LENGTHS)
+    camera = {"dtype": "image" if images else "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
+    features = {"observation.state": {"dtype": "float32", "shape": [2], "names": {"motors": ["x", "y"]}}, "action": {"dtype": "float32", "shape": [2]}}
+    info = {"codebase_version": "v3.0", "robot_type": "so101", "fps": FPS, "features": {**features, "observation.images.top": camera}}
+    paths = {"data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}
+    paths["video_path"] = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    totals = {"total_episodes": 2, "total_frames": total, "total_tasks": 1}
+    write(root / "meta/info.json", json.dumps({**info, **paths, **totals}).encode())
+    write(root / "meta/stats.json", b"{}")
+    rows, episodes, begin = [], [], 0
+    for number, length in enumerate(LENGTHS):
+        for step in range(length):
+            row = {"observation.state": [number, step], "action": [step, number], "timestamp": step / FPS, "episode_index": number, "task_index": 0}
+            if images:
+                sink = io.BytesIO()
+                Image.fromarray(picture(begin + step)).save(sink, "png")
+                row["observation.images.top"] = {"bytes": sink.getvalue(), "path": None}
+            rows.append(row)
+        episodes.append({"episode_index": number, "tasks": ["pick"], "length": length, "data/chunk_index": 0, "data/file_index": 0})
+        if not images:
+            span = {"from_timestamp": begin / FPS, "to_timestamp": (begin + length) / FPS}
+            episodes[-1] |= {f"videos/observation.images.top/{name}": value for name, value in {"chunk_index": 0, "file_index": 0, **span}.items()}
+        begin += length
+    for name, table in (("data/chunk-000/file-000", rows), ("meta/episodes/chunk-000/file-000", episodes)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(table), root / f"{name}.parquet")
+    pq.write_table(pa.table({"task_index": [0], "__index_level_0__": ["pick"]}), root / "meta/tasks.parquet")
+    if not images:
+        movie(root / "videos/observation.images.top/chunk-000/file-000.mp4", total, gop)
+    return root
+
+
+def check(found: list[Taken | Refused], notes: tuple[str, ...] = ()) -> None:
+    for number, (item, length, begin) in enumerate(zip(found, LENGTHS, (0, LENGTHS[0]), strict=True)):
+        assert isinstance(item, Taken) and item.meta.notes == notes, item
+        clip, shown = item.meta.cameras["top"], item.pictures["top"]
+        assert (clip.frames, len(shown)) == (length, length + clip.lead_in)
+        truth = np.stack([picture(begin + step) for step in range(length)]).astype(float)
+        assert np.abs(shown[clip.lead_in :] - truth).mean() < 6, "the frames are those of the episode"
+        assert item.streams["state"].values.tolist() == [[number, step] for step in range(length)]
+        assert item.meta.state_names == ("x", "y") and item.meta.action_names == ("action_0", "action_1") and item.meta.task == "pick"
+
+
+@pytest.mark.parametrize("gop", [2, 4, 5, 12, 100])
+def test_episodes_are_cut_out_wherever_the_keyframes_are(raw: Store, tmp_path: Path, take: Take, gop: int) -> None:
+    v3(tmp_path / "raw/set", gop)
+    found = take(raw, "set")
+    check(found)
+    assert isinstance(found[1], Taken) and found[1].meta.cameras["top"].lead_in == LENGTHS[0] % gop if gop < 100 else LENGTHS[0]
+
+
+def test_the_raw_store_may_itself_be_the_set(raw: Store, tmp_path: Path, take: Take) -> None:
+    v3(tmp_path / "raw")
+    check(take(raw, "."))
+
+
+def test_images_in_the_table_are_encoded(raw: Store, tmp_path: Path, take: Take) -> None:
+    v3(tmp_path / "raw/set", images=True)
+    check(take(raw, "set"))
+
+
+def test_missing_statistics_are_a_note(raw: Store, tmp_path: Path, take: Take) -> None:
+    (v3(tmp_path / "raw/set") / "meta/stats.json").unlink()
+    check(take(raw, "set"), ("no stats: meta/stats.json is missing",))
+
+
+def test_a_video_that_ends_early_gives_fewer_frames_and_says_so(raw: Store, tmp_path: Path, take: Take) -> None:
+    movie(v3(tmp_path / "raw/set") / "videos/observation.images.top/chunk-000/file-000.mp4", LENGTHS[0] + 5)
+    first, second = take(raw, "set")
+    assert isinstance(first, Taken) and first.meta.notes == ()
+    assert isinstance(second, Taken) and second.meta.notes == ("fewer frames than states: 5 of 9 (top)",)
+    assert len(second.streams["camera:top"].t_ns) == 5 and len(second.streams["state"].t_ns) == 9
+
+
+def test_what_is_missing_costs_what_needs_it(raw: Store, tmp_path: Path, take: Take) -> None:
+    root = v3(tmp_path / "raw/set")
+    (root / "videos/observation.images.top/chunk-000/file-000.mp4").rename(root / "videos/observation.images.top/chunk-000/file-001.mp4")
+    for item in take(raw, "set"):
+        assert isinstance(item, Taken) and item.meta.notes == ("its video file is missing: top",) and not item.meta.cameras
+    (root / "data/chunk-000/file-000.parquet").unlink()
+    for number, item in enumerate(take(raw, "set")):
+        assert isinstance(item, Refused) and item.part == f"episode {number}" and "its data file is missing" in item.reason
+
+
+FILES = ("data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet", "meta/info.json", "videos/observation.images.top/chunk-000/file-000.mp4")
+    "data/chunk-000/file-000.parquet",
+    "meta/episodes/chunk-000/file-000.parquet",
+    "videos/observation.images.top/chunk-000/file-000.mp4",
+    "meta/info.json",
+)
+
+
+@given(name=st.sampled_from(FILES), share=st.floats(0, 0.99), flip=st.booleans())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_files_become_rows_with_reasons(raw: Store, tmp_path: Path, take: Take, name: str, share: float, flip: bool) -> None:
+    file = v3(tmp_path / "raw/set") / name
+    content = bytearray(file.read_bytes())
+    at = int(len(content) * share)
+    if flip:
+        content[at] ^= 0x55
+    file.write_bytes(bytes(content if flip else content[:at]))
+    assert take(raw, "set", decode=False)
+
+
+def test_a_cut_through_b_frames_is_re_encoded_and_right(tmp_path: Path) -> None:
+    source = movie(tmp_path / "b.mp4", 40, gop=40, b_frames=3)
+    crossed = 0
+    for end in range(14, 20):
+        made = cut(source, tmp_path / "out.mp4", 5 / FPS, end / FPS)
+        assert made is not None and made.clip.frames == end - 5 == len(made.times_ns)
+        crossed += bool(made.notes)
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(shown) == made.clip.lead_in + made.clip.frames
+        truth = np.stack([picture(number) for number in range(5, end)]).astype(float)
+        assert np.abs(np.stack(shown[made.clip.lead_in :]) - truth).mean() < 6
+    assert crossed, "some of these ends lie between a B-frame and what it refers to"
