@@ -1,12 +1,14 @@
 """A raw store to put recordings into, and the way from its files to what a reader hands over."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import av
+import boto3
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 
 from ray_jobs.ingest.formats import READERS
 from ray_jobs.ingest.index import gather
@@ -43,3 +45,17 @@ def take() -> Callable[..., list[Taken | Refused]]:
         return found
 
     return read
+
+
+@pytest.fixture
+def moto_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreConfig]:
+    """A bucket of moto's server."""
+    for name, value in {"RAW_ACCESS_KEY_ID": "key", "RAW_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret")
+    client.create_bucket(Bucket="robots")
+    yield StoreConfig(url="s3://robots", endpoint=endpoint, region="us-east-1", credentials="RAW")
+    server.stop()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ray_jobs.ingest import mcap_file
 from ray_jobs.ingest.days import DAY_NS, HOUR_NS, day_of, episode_day, upload_days
 from ray_jobs.ingest.index import IndexResult, index
+from ray_jobs.ingest.job import read_upload
 from ray_jobs.seam.configs import IngestSettings, UploadsConfig
 from ray_jobs.seam.errors import StoreError
 from ray_jobs.seam.store import Store, StoreConfig
@@ -227,3 +228,16 @@ def test_an_episodes_day_is_one_that_the_index_names(start: int, length: int, in
 def test_a_day_may_begin_at_another_hour() -> None:
     assert day_of(MIDNIGHT + 3 * HOUR_NS, IngestSettings(day_starts_at_hour=4)) == DAY
     assert day_of(MIDNIGHT + 4 * HOUR_NS, IngestSettings(day_starts_at_hour=4)) == "2026-01-06"
+
+
+def test_a_raw_store_in_s3_is_indexed_and_read(store: Store, moto_s3: StoreConfig) -> None:
+    raw = Store(moto_s3)
+    content = mcap(episode(), chunk_bytes=1 << 20)
+    raw.put("arm-1/a.mcap", content)
+    raw.put("arm-1/b.mcap", b"")
+    result = index(UploadsConfig(store=store.config, raw=moto_s3))
+    rows = {row["path"]: row for row in from_bytes(store.get(result.key))}
+    assert rows["arm-1/a.mcap"]["robot"] == "arm-9" and rows["arm-1/b.mcap"]["reason"] == "an empty file (0 bytes)"
+    assert index(UploadsConfig(store=store.config, raw=moto_s3, previous=result.key)).counts["opened"] == 0
+    (read,) = read_upload(store, raw, rows["arm-1/a.mcap"], IngestSettings())
+    assert (read["status"], read["states"], read["frames"]) == ("ok", 20, 20)

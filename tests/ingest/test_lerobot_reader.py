@@ -123,7 +123,7 @@ def test_what_is_missing_costs_what_needs_it(raw: Store, tmp_path: Path, take: T
         assert isinstance(item, Refused) and item.part == f"episode {number}" and "its data file is missing" in item.reason
 
 
-FILES = ("data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet", "meta/info.json", "videos/observation.images.top/chunk-000/file-000.mp4")
+FILES = (
     "data/chunk-000/file-000.parquet",
     "meta/episodes/chunk-000/file-000.parquet",
     "videos/observation.images.top/chunk-000/file-000.mp4",
