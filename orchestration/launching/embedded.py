@@ -16,12 +16,12 @@ from orchestration.launching.work import Attempt
 from ray_jobs.seam.store import StoreConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SUBMIT_BUDGET_S = 30.0  # HTTP answers some seconds before the first submission is accepted
+SUBMIT_BUDGET_S = 60.0  # HTTP answers some seconds before the first submission is accepted
 CALL_TIMEOUT_S = 15.0
 
 
 class EmbeddedTarget(Target):
-    """Jobs of one head. A head that is dead has no jobs: Ray ends a driver within a second of its supervisor."""
+    """Jobs of one head. A dead head has no jobs: what it left at work is ended before that is said."""
 
     def __init__(self, head: Head, store: StoreConfig):
         self.head = head
@@ -48,7 +48,7 @@ class EmbeddedTarget(Target):
         return job.uid
 
     def find(self, name: str) -> Job | None:
-        if (state := self.head.alive()) is None:
+        if (state := self._living()) is None:
             return None
         answer = self._call(state, "GET", name)
         if answer.status_code == 404:
@@ -56,7 +56,7 @@ class EmbeddedTarget(Target):
         return _job(state, self._document(answer))
 
     def jobs(self, deployment: str) -> list[Job]:
-        if (state := self.head.alive()) is None:
+        if (state := self._living()) is None:
             return []
         listed = [_job(state, document) for document in self._document(self._call(state, "GET", "")) if document.get("submission_id")]
         return [job for job in listed if job.labels.get("deployment") == deployment]
@@ -72,6 +72,13 @@ class EmbeddedTarget(Target):
             return ""
         answer = self._call(state, "GET", f"{name}/logs")
         return str(answer.json().get("logs") or "")[offset:] if answer.ok else ""
+
+    def _living(self) -> HeadState | None:
+        """The head, or None: it is not ready yet, or nothing of a dead one is at work any more."""
+        state = self.head.alive()
+        if state is None:
+            self.head.bury()
+        return state if state is not None and self.head.ready(state) else None
 
     def _if_same(self, name: str, uid: str, method: str, action: str) -> None:
         state = self.head.alive()

@@ -1,7 +1,6 @@
 """The embedded Ray head: one per home, its own session of processes, token auth, started by whoever finds it missing."""
 
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -12,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -20,8 +19,8 @@ import requests
 from orchestration.launching.effects import Unreachable
 from ray_jobs.seam.model import Strict
 
-START_BUDGET_S = 90.0
-STOP_BUDGET_S = 6.0
+START_BUDGET_S = 180.0  # 10 s on a quiet machine of two cores, 50 s on a crowded one
+STOP_BUDGET_S = 5.0
 OBJECT_STORE_BYTES = 500_000_000
 
 
@@ -54,15 +53,29 @@ class Head:
 
     def ensure(self) -> HeadState:
         """The head, started if it is missing or dead. Raises Unreachable with the log's last line where it does not start."""
-        if (state := self.alive()) is not None:
+        if (state := self.alive()) is not None and self.ready(state):
             return state
         with self._lock():
-            return self.alive() or self._start()
+            state = self.alive()
+            if state is not None and not self.ready(state):  # whoever started it is gone
+                self._await_ready(state)
+            return state or self._start()
 
     def stop(self) -> None:
         """End the head and everything of it: ask, wait, then insist. Its jobs end within a second of it."""
         with self._lock():
             self._end()
+
+    def ready(self, state: HeadState) -> bool:
+        """It has answered once. Before that it has no jobs."""
+        return (Path(state.folder) / "ready").exists()
+
+    def bury(self) -> None:
+        """Where the head has died, end what it left behind, so that none of its jobs is at work any more."""
+        if (self.home / "head.json").exists() and self.alive() is None:
+            with self._lock():
+                if self.alive() is None:
+                    self._end()
 
     def headers(self, state: HeadState) -> dict[str, str]:
         return {"Authorization": f"Bearer {Path(state.token_path).read_text()}"}
@@ -96,8 +109,7 @@ class Head:
             **self.env,
         }
         environ.pop("RAY_ADDRESS", None)
-        log = self.home / "ray-head.log"
-        with log.open("ab") as output:
+        with (self.home / "ray-head.log").open("ab") as output:
             process = subprocess.Popen(
                 command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -106,19 +118,21 @@ class Head:
         )
         (self.home / "head.json.new").write_text(state.model_dump_json())
         os.replace(self.home / "head.json.new", self.home / "head.json")
-        self._await_ready(process, state, log)
+        self._await_ready(state)
         return state
 
-    def _await_ready(self, process: "subprocess.Popen[bytes]", state: HeadState, log: Path) -> None:
+    def _await_ready(self, state: HeadState) -> None:
         deadline = time.monotonic() + START_BUDGET_S
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and self.alive() is not None:
             try:
                 if requests.get(f"http://127.0.0.1:{state.port}/api/jobs/", headers=self.headers(state), timeout=5).ok:
+                    (Path(state.folder) / "ready").touch()
                     return
             except requests.RequestException:
                 pass
             time.sleep(0.1)
         self._end()
+        log = self.home / "ray-head.log"
         tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing was logged"]
         raise Unreachable(f"the embedded Ray head did not start within {START_BUDGET_S:.0f} s: {tail[0]}; the log is {log}")
 
@@ -128,18 +142,14 @@ class Head:
         except FileNotFoundError:
             return
         leader = _start_time(state.pid)
+        if leader == state.started:  # asked alone, it ends its parts in order; asked all at once, the raylet waits for a dead GCS
+            os.kill(state.pid, signal.SIGTERM)
+            _await_empty(state, STOP_BUDGET_S)
         if leader in (None, state.started):  # never a foreign process that was given the same pid
-            for how, budget in ((signal.SIGTERM, STOP_BUDGET_S), (signal.SIGKILL, 5.0)):
-                if not _members(state.pid):
-                    break
-                try:
-                    os.killpg(state.pid, how)
-                except ProcessLookupError:
-                    break
-                deadline = time.monotonic() + budget
-                while _members(state.pid) and time.monotonic() < deadline:
-                    _reap(state.pid)
-                    time.sleep(0.05)
+            for pid in _members(state):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            _await_empty(state, 5.0)
         _reap(state.pid)
         (self.home / "head.json").unlink(missing_ok=True)
         shutil.rmtree(state.folder, ignore_errors=True)
@@ -157,11 +167,30 @@ def _start_time(pid: int) -> str | None:
     return None if len(answer) < 2 or answer[0].startswith("Z") else answer[1].strip()
 
 
-def _members(group: int) -> list[int]:
-    """Processes of a group that are not zombies."""
+def _members(state: HeadState) -> list[int]:
+    """Processes of the head that are not zombies: its group, its workers and its jobs' drivers.
+
+    Workers and drivers have groups of their own, and a driver that never joined the cluster outlives a killed head; but
+    all of them inherit the path of the head's token, which no other process has.
+    """
     lines = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=False).stdout.splitlines()
-    fields = (line.split() for line in lines)
-    return [int(pid) for pid, pgid, stat in fields if int(pgid) == group and not stat.startswith("Z")]
+    living = [(int(pid), int(pgid)) for pid, pgid, stat in (line.split() for line in lines) if not stat.startswith("Z")]
+    mark = f"RAY_AUTH_TOKEN_PATH={state.token_path}".encode()
+    return [pid for pid, pgid in living if pgid == state.pid or mark in _environment(pid)]
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it ended meanwhile, is another user's, or the system has no /proc
+        return []
+
+
+def _await_empty(state: HeadState, budget_s: float) -> None:
+    deadline = time.monotonic() + budget_s
+    while _members(state) and time.monotonic() < deadline:
+        _reap(state.pid)
+        time.sleep(0.1)
 
 
 def _reap(pid: int) -> None:
@@ -180,9 +209,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-
-
-def describe(home: Path) -> dict[str, object]:
-    """What head.json says, for a person."""
-    state = Head(home).alive()
-    return json.loads(state.model_dump_json()) if state else {}
