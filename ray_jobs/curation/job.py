@@ -18,7 +18,7 @@ from ray_jobs.driver import Execution, connect
 from ray_jobs.episode import EpisodeMeta, read_episode, read_meta
 from ray_jobs.seam import ledger
 from ray_jobs.seam.configs import MeasureConfig
-from ray_jobs.seam.errors import NotFound, StoreError
+from ray_jobs.seam.errors import FlywheelError, NotFound, StoreError
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
@@ -49,7 +49,7 @@ def run(config: MeasureConfig, execution: Execution, stages: list[Stage] | None 
     started = time.monotonic()
     stage_seconds: dict[str, float] = {}
     if items:
-        _measure(store, plan, items, days, stage_seconds, execution)
+        _measure(store, plan, items, days, stage_seconds, execution, config.deadline_s)
     spent = time.monotonic() - started
     return {day: _result(days[day], plan, stage_seconds, spent) for day in config.days}
 
@@ -124,7 +124,9 @@ def _work(row: dict[str, Any], store: Store, plan: Plan, names: list[str], last:
     return {"rows": _pack(rows), "piece": b"", "seconds": json.dumps(spent)}
 
 
-def _measure(store: Store, plan: Plan, items: list[dict[str, Any]], days: dict[str, Day], seconds: dict[str, float], execution: Execution) -> None:
+def _measure(
+    store: Store, plan: Plan, items: list[dict[str, Any]], days: dict[str, Day], seconds: dict[str, float], execution: Execution, deadline_s: float
+) -> None:
     connect()
     import ray
 
@@ -157,6 +159,8 @@ def _measure(store: Store, plan: Plan, items: list[dict[str, Any]], days: dict[s
                     days[whose[piece.episode_id]].absent[piece.episode_id] = piece.failed[1]
                 else:
                     raise StoreError(piece.failed[1])
+            if time.monotonic() - execution.started > deadline_s:
+                raise FlywheelError(f"measuring reached its deadline of {deadline_s:.0f} s; raise deadline_s: what is measured stays")
             if pending and (len(pending) >= FLUSH_ROWS or time.monotonic() - flushed > FLUSH_S):
                 _flush(store, pending, whose, days, totals, execution)
                 pending, flushed = [], time.monotonic()

@@ -1,11 +1,13 @@
 """The measuring job against a real Ray: the same rows as in this process, nothing twice, and content never kills it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ray_jobs.curation.__main__ import one_episode
 from ray_jobs.curation.job import operators, run
 from ray_jobs.curation.measure import Plan, measure_here
 from ray_jobs.curation.signals import Signal
@@ -15,7 +17,7 @@ from ray_jobs.driver import Execution
 from ray_jobs.episode import clip_key
 from ray_jobs.seam import ledger
 from ray_jobs.seam.configs import MeasureConfig, MeasureSettings
-from ray_jobs.seam.errors import StoreError
+from ray_jobs.seam.errors import FlywheelError, StoreError
 from ray_jobs.seam.layout import episode_prefix
 from ray_jobs.seam.store import Store
 from tests.curation.synthetic import make, save, table
@@ -143,3 +145,26 @@ def test_a_day_without_episodes_says_so(store: Store) -> None:
     key = table(store, DAY, {})
     result = run(config(store, key), execution(store))[DAY]
     assert (result.status, result.reason, result.counts["episodes"]) == ("ok", "no data", 0)
+
+
+def test_a_deadline_ends_the_job_and_keeps_what_is_measured(filled: tuple[Store, str], local_ray: None) -> None:
+    store, key = filled
+    with pytest.raises(FlywheelError, match="deadline"):
+        run(config(store, key, deadline_s=0.0), execution(store))
+    held = len(ledger.read(store, "signal", Plan.of(SETTINGS).versions["signal"], [DAY]))
+    result = run(config(store, key), execution(store))[DAY]
+    assert result.counts == {"episodes": 6, "measured": 6 - held, "reused": held, "errors": 0}
+
+
+def test_one_episode_by_hand_prints_what_the_ledger_holds(filled: tuple[Store, str], local_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+    store, key = filled
+    result = run(config(store, key), execution(store))[DAY]
+    episode_id = f"{2:032x}"
+    assert one_episode(["--episode", episode_id, "--store", str(store.root), "--settings", SETTINGS.model_dump_json()]) == 0
+    printed = {row["stage"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    for stage, version in result.output["stages"].items():
+        row = ledger.read(store, stage, version, [DAY])[episode_id]
+        assert printed[stage]["scores"] == row["scores"] and printed[stage]["version"] == version
+    assert one_episode(["--episode", "f" * 32, "--store", str(store.root)]) == 1
+    assert "no such object" in capsys.readouterr().err
+    assert one_episode(["--episode", episode_id, "--store", str(store.root), "--stage", "taste"]) == 2
