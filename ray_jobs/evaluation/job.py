@@ -20,6 +20,7 @@ from ray_jobs.training.ingest import select
 from ray_jobs.training.spec import PolicyConfig
 
 FILM_ROWS = 6
+TASKS_PER_ACTOR = 8  # an actor takes longer to start than to do so many
 
 
 def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
@@ -38,7 +39,8 @@ def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
     from ray_jobs.evaluation.actors import Pool
 
     film: list[Trial] = []
-    with Pool(settings.actors, config.store, config.data, settings.evaluator) as pool:
+    size = min(settings.actors, -(-(len(trials) + len(asked)) // TASKS_PER_ACTOR))
+    with Pool(size, config.store, config.data, settings.evaluator) as pool:
         tasks = [("trial", (model, seed, model == config.candidate)) for model, seed in trials]
         total = len(tasks)
         done = pool.run(tasks, lambda count: execution.progress(day, "rollouts", count, total, "rollouts") if count % 10 == 0 else None)

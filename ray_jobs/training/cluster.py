@@ -42,6 +42,7 @@ def samples_dataset(store: StoreConfig, episodes: tuple[PackedEpisode, ...], pol
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # wrapped by Ray Data, the error would lose what it was
     context.execution_options.preserve_order = True  # the same rows to the same worker, every time
 
     def extract(batch: Any) -> Any:
@@ -63,7 +64,10 @@ def dataset_statistics(dataset: "Dataset") -> Statistics:
 
 
 def fit(dataset: "Dataset", order: "Order", workers: int) -> None:
-    """Train; the result lies in the newest checkpoint of order.executions[0]. Raises StoreError where Ray gave up."""
+    """Train; the result lies in the newest checkpoint of order.executions[0]. Raises StoreError where Ray gave up.
+
+    workers=0 trains in this process, where a debugger can follow.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray.train
@@ -74,7 +78,7 @@ def fit(dataset: "Dataset", order: "Order", workers: int) -> None:
     with tempfile.TemporaryDirectory(prefix="fw-train-") as folder:  # Ray Train's own notes; checkpoints go through the store
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"order": order.model_dump(mode="json"), "shards": dataset.split(workers, equal=True)},
+            train_loop_config={"order": order.model_dump(mode="json"), "shards": dataset.split(max(1, workers), equal=True)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
             run_config=ray.train.RunConfig(
@@ -90,9 +94,10 @@ def told(call: Callable[[], Any]) -> Any:
     """The call's result; what a task or worker raised comes out as the FlywheelError that it was."""
     try:
         return call()
-    except (ray.exceptions.RayError, ray.exceptions.RayTaskError, RuntimeError) as error:
+    except (ray.exceptions.RayError, RuntimeError) as error:
         for cause in _causes(error):
-            if isinstance(cause, FlywheelError):
+            # Ray's own error is of the cause's class too, with a whole traceback for a text.
+            if isinstance(cause, FlywheelError) and not isinstance(cause, ray.exceptions.RayTaskError):
                 raise type(cause)(str(cause)) from error
         raise StoreError(f"Ray could not finish: {str(error).strip().splitlines()[-1][:300]}") from error
 

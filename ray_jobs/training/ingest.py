@@ -8,9 +8,10 @@ from itertools import islice
 
 import numpy as np
 
+from ray_jobs.packing.video import CorruptVideo
 from ray_jobs.packing.view import PackedEpisode, episodes_of, iter_frames, read_episode_arrays
 from ray_jobs.seam.configs import DayDataset
-from ray_jobs.seam.errors import DataError, FlywheelError
+from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.store import Store
 from ray_jobs.training.features import Extractor
 from ray_jobs.training.samples import Samples, episode_samples
@@ -65,8 +66,8 @@ def read_samples(store: Store, episode: PackedEpisode, extractor: Extractor, cam
             seen = extractor.features(arrays.state, None)
         else:
             seen = features_of(extractor, arrays.state, iter_frames(store, episode, camera))
-    except FlywheelError:
-        raise
+    except CorruptVideo as error:
+        raise DataError(f"{episode.cameras[camera or ''].file} cannot be decoded ({error}): copy or pack {episode.day} again") from error
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are ValueError and OSError
         raise DataError(f"{episode.file} cannot be read ({str(error).splitlines()[0][:200]}): copy or pack {episode.day} again") from error
     return episode_samples(extractor.chunk, seen, arrays.action)

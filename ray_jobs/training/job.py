@@ -61,7 +61,7 @@ def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tupl
         camera=chosen.camera,
         feature_width=len(found.feature_mean),
     )
-    subject = digest(settings, config.view, shape)
+    subject = digest(settings.model_dump(exclude={"workers", "checkpoint_every"}), config.view, shape)
     executions = (execution.prefix, *execution.siblings())
     before = checkpoint.newest(execution.store, executions, subject)
     resumed = before.step if before else 0

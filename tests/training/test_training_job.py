@@ -18,6 +18,7 @@ from ray_jobs.training.job import run
 from tests.training.recorded import DAY, add_episode, demo_day, pack_rows
 
 SETTINGS = TrainSettings(steps=60, batch=32, workers=2, checkpoint_every=20, holdout=4)
+ALONE = SETTINGS.model_copy(update={"workers": 0})
 
 
 def execution(store: Store, name: str, base: str = "base") -> Execution:
@@ -35,9 +36,24 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DayDataset]:
     return store, demo_day(store, folder, 12)
 
 
+def left_behind(store: Store, base: str) -> None:
+    for step in (20, 40):
+        name = f"checkpoints/{step:09d}.safetensors"
+        store.put(f"attempts/{base}/a1/killed/{name}", store.get(f"attempts/alone/a1/first/{name}"))
+
+
 @pytest.fixture(scope="module")
-def trained(day: tuple[Store, DayDataset], local_ray: None) -> DayResult:
+def alone(day: tuple[Store, DayDataset], local_ray: None) -> DayResult:
+    """Trained in this process."""
     store, dataset = day
+    return run(config(store, dataset, settings=ALONE), execution(store, "first", base="alone"))[DAY]
+
+
+@pytest.fixture(scope="module")
+def trained(day: tuple[Store, DayDataset], alone: DayResult) -> DayResult:
+    """Trained by two workers from where a driver with one was lost."""
+    store, dataset = day
+    left_behind(store, "base")
     return run(config(store, dataset), execution(store, "first"))[DAY]
 
 
@@ -52,26 +68,25 @@ def test_a_model_with_its_lineage(day: tuple[Store, DayDataset], trained: DayRes
     assert of_day["manifest_sha256"] == dataset.manifest_sha256
     assert trained.counts["episodes"] == len(ids - held_out) and trained.counts["held_out"] == len(held_out)
     assert trained.counts["frames"] == sum(episode.length for episode in episodes_of(store, dataset) if episode.episode_id not in held_out)
+    assert trained.shown["resumed_from_step"].value == 40
     assert trained.counts["steps"] == 60 == lineage["steps"]
     assert lineage["metrics"]["loss"] < lineage["metrics"]["first_loss"]
     assert trained.shown["training_curve"].value.startswith("![training curve](data:image/png;base64,")
     assert len(trained.shown["training_curve"].value) < 200_000
 
 
-def test_a_lost_driver_is_continued_from_its_checkpoint_to_the_same_model(day: tuple[Store, DayDataset], trained: DayResult) -> None:
-    """What a driver that was killed after step 40 leaves behind: its checkpoints, and no closed.json."""
+def test_a_driver_lost_after_step_40_is_continued_to_the_same_model(alone: DayResult, day: tuple[Store, DayDataset], local_ray: None) -> None:
+    """What a killed driver leaves behind: its checkpoints, and no closed.json."""
     store, dataset = day
-    for step in (20, 40):
-        name = f"checkpoints/{step:09d}.safetensors"
-        store.put(f"attempts/again/a1/killed/{name}", store.get(f"attempts/base/a1/first/{name}"))
-    result = run(config(store, dataset), execution(store, "second", base="again"))[DAY]
+    left_behind(store, "again")
+    result = run(config(store, dataset, settings=ALONE), execution(store, "second", base="again"))[DAY]
     assert result.shown["resumed_from_step"].value == 40
-    assert result.output["model"] == trained.output["model"]
+    assert result.output["model"] == alone.output["model"]
 
 
 def test_a_loss_that_is_no_number_ends_the_job_with_one_line(day: tuple[Store, DayDataset], local_ray: None) -> None:
     store, dataset = day
-    diverging = TrainSettings(steps=60, batch=32, workers=1, learning_rate=1e30)
+    diverging = TrainSettings(steps=60, batch=32, workers=0, learning_rate=1e30)
     with pytest.raises(DataError, match="the training loss became") as error:
         run(config(store, dataset, settings=diverging), execution(store, "only", base="diverging"))
     assert "\n" not in str(error.value)
