@@ -24,6 +24,7 @@ from ray_jobs.seam.errors import StoreError
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
+from tests.ingest.faults import die, fail
 from tests.ingest.recorded import HZ, NOON, SECOND, episode, joints, mcap, write
 
 DAY, NEXT = "2026-01-05", "2026-01-06"
@@ -263,24 +264,16 @@ def test_a_store_that_fails_in_a_task_fails_the_job_in_one_line(store: Store, ra
     assert caught.value.failure_class == "infrastructure" and "\n" not in str(caught.value)
 
 
-def _die(*given: Any) -> None:
-    os._exit(1)
-
-
-def _fail(*given: Any) -> None:
-    raise ZeroDivisionError("a reader's own mistake")
-
-
 @pytest.mark.xdist_group("ingest-ray")
-@pytest.mark.parametrize("fault", [_die, _fail])
+@pytest.mark.parametrize(("fault", "why"), [(die, "worker died unexpectedly"), (fail, "ZeroDivisionError: a reader's own mistake")])
 def test_a_reader_that_dies_or_fails_costs_its_upload_alone(
-    store: Store, raw: Store, local_ray: None, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None]
+    store: Store, raw: Store, local_ray: None, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], why: str
 ) -> None:
     loop = Loop(store, raw)
     loop.put("a.mcap", mcap([joints("/joint_states", NOON, [1.0])]))
     loop.index()
     monkeypatch.setattr(job, "_task", fault)
     (row,) = loop.day()
-    assert row["status"] == "quarantined" and row["reason"].startswith("the reader failed: ")
+    assert row["status"] == "quarantined" and row["reason"].startswith("the reader failed: ") and why in row["reason"]
     monkeypatch.undo()
     assert [row["status"] for row in loop.day()] == ["ok"], "what failed for no fault of the upload is tried again"
