@@ -98,7 +98,7 @@ def told(call: Callable[[], Any]) -> Any:
         for cause in _causes(error):
             # Ray's own error is of the cause's class too, with a whole traceback for a text.
             if isinstance(cause, FlywheelError) and not isinstance(cause, ray.exceptions.RayTaskError):
-                raise type(cause)(str(cause)) from error
+                raise type(cause)(str(cause).splitlines()[0]) from error  # Ray Data adds advice of its own
         raise StoreError(f"Ray could not finish: {str(error).strip().splitlines()[-1][:300]}") from error
 
 
