@@ -46,7 +46,7 @@ def main() -> None:
     write("curation", figures, rounds=report["rounds"], episodes=report["episodes"])
 
 
-def run(episodes_per_robot: int = 120) -> dict[str, Any]:
+def run(episodes_per_robot: int = 100) -> dict[str, Any]:
     """{"ours", "loop": video-hours per core-hour, medians of three rounds each; "rounds": seconds; "episodes_per_s"}."""
     with tempfile.TemporaryDirectory(prefix="bench-curation-") as folder:
         base = Path(folder)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ def _measure(
     import ray
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars = False  # progress is told through the execution
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context.target_max_block_size = 32 * 1024 * 1024
     whose = {item["episode_id"]: item["day"] for item in items}
     totals = {day: sum(1 for owner in whose.values() if owner == day) for day in days}
