@@ -13,6 +13,7 @@ from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
+from ray_jobs.training.features import find_extractor
 from ray_jobs.training.ingest import Selection, select
 from ray_jobs.training.present import curve_picture
 
@@ -29,6 +30,7 @@ def run(config: TrainConfig, execution: Execution) -> dict[str, DayResult]:
     """
     started = time.monotonic()
     day = config.days[-1]
+    find_extractor(config.settings.policy)  # an unknown policy is told before anything is started
     chosen = select(Store(config.data), config.view, config.settings.holdout)
     counts = {"datasets": len(config.view), "held_out": len(chosen.held_out), "other_shape": chosen.other_shape}
     if not chosen.train:

@@ -83,11 +83,11 @@ def test_an_actor_that_dies_is_replaced_and_the_result_is_the_same(measured: tup
     with Pool(2, config.store, config.data, "simulated_arm") as pool:
 
         def kill(count: int) -> None:
-            if count in (2, 5):
+            if count == 2:
                 ray.kill(pool.workers[0])
 
         trials = pool.run([("trial", (config.candidate, 1_000_000 + place, False)) for place in range(8)], kill)
-        assert pool.deaths >= 1
+        assert pool.deaths == 1
     assert {str(trial.seed): trial.success for trial in trials} == result.output["scores"]["candidate"]["by_seed"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from ray_jobs.driver import Execution
 from ray_jobs.packing.view import episodes_of
 from ray_jobs.seam.configs import DayDataset, TrainConfig, TrainSettings
-from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.errors import DataError, UserError
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.ingest import is_held_out, select
@@ -112,6 +112,11 @@ def test_a_view_without_actions_is_a_success_that_says_so(store: Store, tmp_path
 
 def test_an_empty_view_is_a_success_that_says_so(store: Store) -> None:
     assert run(config(store), execution(store, "only"))[DAY].reason == "no actions to learn from"
+
+
+def test_an_unknown_policy_is_told_before_anything_starts(store: Store) -> None:
+    with pytest.raises(UserError, match="'keypoint'"):
+        run(config(store, settings=TrainSettings(policy="keypoint")), execution(store, "only"))
 
 
 def test_the_commonest_shape_is_learned_and_the_rest_counted(store: Store, tmp_path: Path) -> None:
