@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from orchestration.evaluation.gate import gate
 
+from orchestration.evaluation.gate import gate
 from orchestration.partitions import DAILY, window
 from orchestration.steps import Flywheel, Planned, heavy, light_days, needed
 from orchestration.training.assets import policy, view_of

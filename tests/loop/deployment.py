@@ -68,8 +68,8 @@ class Deployment:
             finally:
                 Head(self.home).stop()
 
-    def record(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "fleet", "record", "--raw", str(self.raw), "--truth", str(self.home / "truth"), *arguments]
+    def fleet(self, verb: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", "fleet", verb, "--raw", str(self.raw), "--truth", str(self.home / "truth"), *arguments]
         subprocess.run(command, cwd=self.root, check=True, capture_output=True)
 
     def pointer(self, asset: str, day: str) -> Pointer:

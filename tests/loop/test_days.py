@@ -26,7 +26,7 @@ def submitted(deployment: Deployment, before: set[str]) -> bool:
 
 
 def test_three_days_by_one_range_run_and_then_to_the_champion(deployment: Deployment) -> None:
-    deployment.record("--days", *DAYS, "--episodes", "4", "--robots", "arm-1", "arm-2")
+    deployment.fleet("record", "--days", *DAYS, "--episodes", "4", "--robots", "arm-1", "arm-2")
     deployment.run("index_uploads")
     deployment.run("curate", DAYS[0], DAYS[-1])
     assert len(deployment.attempts("episodes")) == 1, "a range is one Ray job"
@@ -96,7 +96,7 @@ def test_a_bumped_stage_version_recomputes_that_stage_alone(deployment: Deployme
 def test_a_late_upload_measures_only_the_new_episodes(deployment: Deployment) -> None:
     shutil.move(deployment.home / "cold", deployment.raw)
     measured = deployment.pointer("measurements", DAYS[0]).counts["episodes"]
-    deployment.record("--days", DAYS[0], "--late", "2", "--robots", "arm-1")
+    deployment.fleet("late", "--day", DAYS[0], "--robot", "arm-1", "--episodes", "2")
     deployment.run("index_uploads")
     deployment.run("curate", DAYS[0])
     counts = deployment.pointer("measurements", DAYS[0]).counts
@@ -106,7 +106,7 @@ def test_a_late_upload_measures_only_the_new_episodes(deployment: Deployment) ->
 
 def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: Deployment) -> None:
     day = "2026-01-08"
-    deployment.record("--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
+    deployment.fleet("record", "--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
     deployment.run("index_uploads")
     jobs, closed = deployment.attempts("measurements"), deployment.executions("measurements")
     run_id = deployment.graphql.launch("curate", day)
@@ -123,7 +123,7 @@ def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: D
 
 def test_a_killed_ray_head_is_infrastructure_and_retried_with_nothing_twice(deployment: Deployment) -> None:
     day = "2026-01-09"
-    deployment.record("--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
+    deployment.fleet("record", "--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
     deployment.run("index_uploads")
     jobs = deployment.attempts("measurements")
     run_id = deployment.graphql.launch("curate", day)
