@@ -14,7 +14,8 @@ setup: $(READY)
 $(READY): requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x "$(UV)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements.lock
+	# Bytecode is compiled once here: where PYTHONDONTWRITEBYTECODE is set, each of Ray's processes would compile for itself
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	touch $@
 
 loop: $(READY)  ## Three days of a simulated fleet through the whole loop; DATA=folder for your own recordings

@@ -1,8 +1,14 @@
 """The days: one daily partition definition for the whole deployment, and the window that training reads."""
 
+import warnings
+
 import dagster as dg
 
 from orchestration.settings import current
+
+# Backfill policies and partitioned checks are marked beta in the version that we pin and test: no news at every start.
+for category in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.filterwarnings("ignore", category=category)
 
 DAILY = dg.DailyPartitionsDefinition(start_date=current().first_day, end_offset=1)  # today's partition exists today
 
