@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     ui.add_argument("--port", type=int, default=3000)
     verbs.add_parser("clean", help="remove what the loops made")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is asked to end, by key or by signal
+    for asked in (signal.SIGINT, signal.SIGTERM):  # asked to end is asked to end, by key or by signal; a background shell had SIGINT ignored
+        signal.signal(asked, signal.default_int_handler)
     try:
         return {"loop": _loop, "ui": _ui, "clean": _clean}[chosen.verb](chosen)
     except FlywheelError as error:

@@ -238,7 +238,8 @@ def metadata(pointer: Pointer) -> dict[str, dg.MetadataValue]:
         "url": dg.MetadataValue.url,
     }
     shown: dict[str, dg.MetadataValue] = {name: kinds[value.type](value.value) for name, value in pointer.shown.items()}
-    shown |= {name.replace("_", " "): dg.MetadataValue.int(count) for name, count in pointer.counts.items()}
+    for name, count in pointer.counts.items():
+        shown.setdefault(name.replace("_", " "), dg.MetadataValue.int(count))
     for name, value in {"generation": pointer.generation, "attempt": pointer.attempt, "execution": pointer.execution}.items():
         if value:
             shown[name] = dg.MetadataValue.text(value)

@@ -38,7 +38,8 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
     trained = needed(read_pointer(store, "policy", day), f"{day} has no policy yet: materialize `policy` first")
     candidate = trained.output.get("model")
     if not candidate:
-        result = DayResult(reason=trained.shown["reason"].value if "reason" in trained.shown else "no policy was trained: nothing to evaluate")
+        reason = trained.shown["reason"].value if "reason" in trained.shown else "no policy was trained: nothing to evaluate"
+        result = DayResult(reason=reason, output={"reasons": [reason]}, shown={"reason": Shown(type="text", value=reason)})
         yield from light_days(context, flywheel, "evaluation", settings.evaluation, lambda _: ({"policy": trained.output_digest}, result))
         return
     champion = current_champion(store)

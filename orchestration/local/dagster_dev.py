@@ -74,6 +74,11 @@ def dagster_dev(settings: Settings, document: Path, port: int | None = None, roo
         end_group(process)
 
 
+def _default_signals() -> None:
+    """A shell's `&` leaves SIGINT ignored, and that is inherited: Dagster would then not hear SIGTERM either."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_BUDGET_S
     while time.monotonic() < deadline:

@@ -6,9 +6,9 @@ import dagster as dg
 
 from orchestration.dataset.assets import dataset_at_compute
 from orchestration.partitions import DAILY, window, window_mapping
-from orchestration.steps import Flywheel, Planned, heavy
+from orchestration.steps import Flywheel, Planned, heavy, light_days
 from ray_jobs.seam.configs import DayDataset, TrainConfig
-from ray_jobs.seam.results import Pointer, read_pointer
+from ray_jobs.seam.results import DayResult, Pointer, Shown, read_pointer
 from ray_jobs.seam.store import Store
 
 GROUP = "learning"
@@ -44,6 +44,13 @@ def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg
     settings, store = flywheel.settings, flywheel.store
     day = context.partition_key
     view, read = view_of(store, day)
+    if read[day] in ("absent", "no data"):
+        # a backfill of one day asks for the policies of every day whose window holds it, future ones too
+        reason = f"no data at the compute store for {day} itself: its policy would be that of the day before"
+        yield from light_days(
+            context, flywheel, "policy", settings.training, lambda _: (read, DayResult(reason=reason, shown={"reason": Shown(type="text", value=reason)}))
+        )
+        return
     if 0 < len(view) < settings.minimum_days:
         raise dg.Failure(f"only {len(view)} days of the window hold data, minimum_days is {settings.minimum_days}: backfill the others or lower it")
 

@@ -51,12 +51,12 @@ def test_a_backfill_of_three_days_reads_no_upload_again(deployment: Deployment) 
     assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
     assert deployment.keys("ledger/") == ledger, "nothing was measured or extracted again"
     assert len(deployment.attempts("measurements")) == len(before["measurements"]) + 1, "the job ran, and found nothing to do"
+    deployment.run("learn", DAYS[1])
+    assert deployment.pointer("champion", DAYS[1]).output["reasons"]
     # and once more with nothing edited: not even a job
-    jobs = deployment.attempts("episodes") | deployment.attempts("curated_dataset")
-    backfill = deployment.graphql.backfill(JUDGED + REST[:2], DAYS)
-    status, runs = deployment.graphql.await_backfill(backfill, 300)
-    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
-    assert deployment.attempts("episodes") | deployment.attempts("curated_dataset") == jobs
+    jobs = deployment.attempts("episodes") | deployment.attempts("measurements")
+    deployment.run("curate", DAYS[0], DAYS[-1])
+    assert deployment.attempts("episodes") | deployment.attempts("measurements") == jobs
 
 
 def test_a_changed_threshold_judges_again_without_measuring(deployment: Deployment) -> None:
@@ -64,8 +64,7 @@ def test_a_changed_threshold_judges_again_without_measuring(deployment: Deployme
     ledger, jobs = deployment.keys("ledger/"), deployment.attempts("measurements")
     thresholds = deployment.settings.thresholds.model_dump(mode="json") | {"min_duration_s": 1e6, "max_duration_s": 1e7}
     deployment.change({"thresholds": thresholds})
-    status, runs = deployment.graphql.await_backfill(deployment.graphql.backfill(["verdicts"], DAYS), 200)
-    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
+    deployment.run("curate", DAYS[0], DAYS[-1])
     for day in DAYS:
         after = deployment.pointer("verdicts", day)
         assert after.generation > before[day].generation
@@ -75,8 +74,8 @@ def test_a_changed_threshold_judges_again_without_measuring(deployment: Deployme
     document = yaml.safe_load(deployment.document.read_text())
     document.pop("thresholds")
     deployment.document.write_text(yaml.safe_dump(document))
-    status, _ = deployment.graphql.await_backfill(deployment.graphql.backfill(["verdicts"], DAYS), 200)
-    assert status == "COMPLETED_SUCCESS"
+    deployment.run("curate", DAYS[0], DAYS[-1])
+    assert deployment.pointer("verdicts", DAYS[0]).counts == before[DAYS[0]].counts
 
 
 def test_a_bumped_stage_version_recomputes_that_stage_alone(deployment: Deployment) -> None:
@@ -86,8 +85,7 @@ def test_a_bumped_stage_version_recomputes_that_stage_alone(deployment: Deployme
     text = source.read_text()
     assert text.count('version = "') == 1
     source.write_text(text.replace('version = "', 'version = "bumped-'))
-    status, runs = deployment.graphql.await_backfill(deployment.graphql.backfill(["measurements"], DAYS), 200)
-    assert status == "COMPLETED_SUCCESS", [deployment.why(run["runId"]) for run in runs]
+    deployment.run("curate", DAYS[0], DAYS[-1])
     after = deployment.pointer("measurements", DAYS[0]).output["stages"]
     assert {name for name in stages if after[name] != stages[name]} == {"signal"}
     assert {key.split("/")[1].split("@")[0] for key in deployment.keys("ledger/") - before} == {"signal"}
