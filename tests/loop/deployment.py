@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,18 +102,9 @@ class Deployment:
         slug = asset.replace("_", "-")[:16].strip("-")
         return {key for key in self.keys("attempts/") if key.endswith("/closed.json") and key.split("/")[1].startswith(slug)}
 
-    def worker_pids(self, run_id: str) -> list[int]:
-        """The processes that execute a Dagster run, found by the run id on their command line."""
-        found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                try:
-                    line = (process / "cmdline").read_bytes()
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                if run_id.encode() in line and int(process.name) != os.getpid():
-                    found.append(int(process.name))
-        return found
+    def worker_pid(self, run_id: str) -> int:
+        """The process that executes a Dagster run, as the run's own events name it."""
+        return int(re.findall(r"\(pid: (\d+)\)", self.why(run_id))[-1])
 
 
 def until(condition: Callable[[], Any], budget_s: float, what: str) -> Any:

@@ -109,7 +109,7 @@ def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: D
     jobs, closed = deployment.attempts("measurements"), deployment.executions("measurements")
     run_id = deployment.graphql.launch("curate", day)
     until(lambda: submitted(deployment, jobs), 120, "the curation job")
-    kill(deployment.worker_pids(run_id))
+    kill([deployment.worker_pid(run_id)])
     retry = until(
         lambda: [run for run in deployment.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]}) if run["runId"] != run_id], 60, "the retry"
     )
