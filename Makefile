@@ -24,8 +24,8 @@ loop: $(READY)  ## Three days of a simulated fleet through the whole loop; DATA=
 ui: $(READY)  ## Dagster's UI over the runs that `make loop` made
 	$(BIN)/python -m orchestration.cli ui $(ARGS)
 
-test: $(READY)  ## Every test that needs neither root nor a cluster
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+test: $(READY)  ## Every test that needs neither root nor a cluster; the longest module first, each module in one process
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/loop tests $(ARGS)
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
 	$(BIN)/python -m tests.oracle.run

@@ -232,7 +232,6 @@ def test_a_long_recording_is_read_in_flat_memory(tmp_path: Path) -> None:
     assert measured["growth_bytes"]["storing"] < 150_000_000, "the store's own parts in flight (12 of 8 MiB), however long the clip"
 
 
-@pytest.mark.xdist_group("ingest-ray")
 def test_a_day_of_the_fleet_on_ray(store: Store, raw: Store, local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert raw.root is not None
     record_day(raw.root, tmp_path / "truth", DAY, ("arm-1",), 8, seed=3, damaged=0.5, planted=("truncated_file", "duplicate_upload"))
@@ -252,7 +251,6 @@ def test_a_day_of_the_fleet_on_ray(store: Store, raw: Store, local_ray: None, tm
     assert loop.day() == rows
 
 
-@pytest.mark.xdist_group("ingest-ray")
 def test_a_store_that_fails_in_a_task_fails_the_job_in_one_line(store: Store, raw: Store, local_ray: None, tmp_path: Path) -> None:
     loop = Loop(store, raw)
     loop.put("a.mcap", mcap(episode()))
@@ -264,7 +262,6 @@ def test_a_store_that_fails_in_a_task_fails_the_job_in_one_line(store: Store, ra
     assert caught.value.failure_class == "infrastructure" and "\n" not in str(caught.value)
 
 
-@pytest.mark.xdist_group("ingest-ray")
 @pytest.mark.parametrize(("fault", "why"), [(die, "worker died unexpectedly"), (fail, "ZeroDivisionError: a reader's own mistake")])
 def test_a_reader_that_dies_or_fails_costs_its_upload_alone(
     store: Store, raw: Store, local_ray: None, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], why: str

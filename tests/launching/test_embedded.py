@@ -21,7 +21,6 @@ from orchestration.launching.work import Outcome, RunInfo, Work
 from ray_jobs.seam.results import read_pointer
 from ray_jobs.seam.store import Store, StoreConfig
 
-pytestmark = pytest.mark.xdist_group("embedded")
 DAY = "2026-01-05"
 BUDGET_S = 60.0
 

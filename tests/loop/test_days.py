@@ -12,7 +12,7 @@ from orchestration.launching.head import Head
 from ray_jobs.seam.tables import from_bytes
 from tests.loop.deployment import Deployment, kill, until
 
-pytestmark = [pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07"]
 JUDGED = ["episodes", "measurements", "verdicts"]
@@ -152,3 +152,13 @@ def test_a_day_without_data_is_a_success_that_says_so(deployment: Deployment) ->
     assert deployment.pointer("verdicts", "2026-01-20").counts["uploaded"] == 0
     deployment.run("learn", "2026-01-20")
     assert deployment.pointer("curated_dataset", "2026-01-20").output["dataset"] is None
+
+
+def test_nobody_opened_the_truth_about_the_planted_defects(deployment: Deployment) -> None:
+    """Last: every asset and job has run by now, and none has read what was planted (access times of the truth's files)."""
+    files = deployment.truth_files()
+    assert files
+    assert [path.name for path in files if path.stat().st_atime_ns != 0] == []
+    files[0].read_bytes()
+    if files[0].stat().st_atime_ns == 0:
+        pytest.skip("this file system keeps no access times, so the test could not fail")
