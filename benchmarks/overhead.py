@@ -15,6 +15,7 @@ import dagster as dg
 import requests
 
 from benchmarks.results import figure, write
+from orchestration.launching.head import Head
 
 ROUNDS = 7
 GOAL = 1.0  # seconds that we may add to each, by the median
@@ -23,8 +24,6 @@ GOAL = 1.0  # seconds that we may add to each, by the median
 def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="fw-bench-"))
     os.environ["FLYWHEEL_HOME"] = str(home)
-    from orchestration.launching.head import Head
-
     head = Head(home)
     try:
         head.ensure()
@@ -69,18 +68,16 @@ def _ours(number: int) -> tuple[float, float]:
     return pointer.output["first_line"] - events["STEP_START"], events["ASSET_MATERIALIZATION"] - pointer.output["done"]
 
 
-def _bare(head: "object", number: int) -> tuple[float, float]:
-    from orchestration.launching.head import Head
+def _bare(head: Head, number: int) -> tuple[float, float]:
     from orchestration.settings import REPOSITORY, current
     from ray_jobs.seam.results import Closed
     from ray_jobs.seam.store import Store
 
-    assert isinstance(head, Head)
     state = head.ensure()
     config = current().store_config()
     store = Store(config)
     key = f"attempts/bare-{number}/a1/attempt.json"
-    store.put(key, b'{"config": {"store": %s, "days": ["2026-01-05"]}}' % config.model_dump_json().encode())
+    store.put(key, b'{"asset": "tiny", "run_id": "bare", "config": {"store": %s, "days": ["2026-01-05"]}}' % config.model_dump_json().encode())
     entrypoint = f"{sys.executable} -m benchmarks.tiny_job --attempt {key} --store '{config.model_dump_json()}'"
     body = {"entrypoint": entrypoint, "runtime_env": {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}}
     url, headers = f"http://127.0.0.1:{state.port}/api/jobs/", head.headers(state)

@@ -37,6 +37,8 @@ def day_row(store: Store, day: str, seconds: float) -> dict[str, Any]:
     dataset = read_pointer(store, "curated_dataset", day)
     if dataset:
         row["dataset"] = dataset.output.get("dataset")
+        if dataset.counts.get("left_out") and "left_out" in dataset.shown:
+            row["left_out"] = dataset.shown["left_out"].value
     return row
 
 
@@ -75,6 +77,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["rejected_by_reason"]:
             text.append(f"{row['day']}  set aside: " + ", ".join(f"{reason} {count}" for reason, count in row["rejected_by_reason"].items()))
+        if row.get("left_out"):
+            text.append(f"{row['day']}  kept, but not packed: " + " ".join(row["left_out"].split()))
         if row["champion"]:
             text.append(f"{row['day']}  champion {'promoted' if row['champion']['promoted'] else 'refused'}: " + "; ".join(row["champion"]["reasons"]))
     return "\n".join(text)
