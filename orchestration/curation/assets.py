@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterator
 
 import dagster as dg
-from orchestration.curation.decide import decide
 
+from orchestration.curation.decide import decide
 from orchestration.ingest.assets import episodes
 from orchestration.partitions import DAILY
 from orchestration.steps import Flywheel, Planned, heavy, light_days, needed
