@@ -18,8 +18,8 @@ TICKS = 90_000  # per second, the time base of what we write
 MEDIA_ERRORS = (av.error.FFmpegError, ValueError, IndexError, StopIteration, EOFError)
 STORE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 DEMUXERS = {"h264": "h264", "h265": "hevc", "av1": "obu"}
-# Deterministic: one thread, no encoder clock. crf 18 is visually lossless (x264's own documentation).
-X264 = {"crf": "18", "preset": "veryfast", "g": "10", "bf": "0", "threads": "1"}
+# Deterministic: one thread, no encoder clock, and nothing that adapts (see ray_jobs/packing/video.py). 18 is visually lossless.
+X264 = {"qp": "18", "preset": "veryfast", "g": "10", "bf": "0", "threads": "1", "x264-params": "aq-mode=0:mbtree=0:rc-lookahead=0:weightp=0"}
 
 
 def codec_of(label: str) -> str | None:
