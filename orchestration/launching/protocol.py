@@ -32,7 +32,7 @@ def run_step(work: Work, run: RunInfo) -> Program[Outcome]:
         raise
     except (GeneratorExit, FlywheelError):
         raise
-    except BaseException:  # an interruption, at any moment: whose job is it now?
+    except BaseException:  # Dagster's interruption is one, and comes at any moment; whatever it is, it goes on after the job is settled
         yield from settle(step.base, run)
         raise
 

@@ -58,7 +58,7 @@ def perform(program: Program[T], ports: Ports) -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except BaseException as raised:
+        except BaseException as raised:  # nothing is kept: the program is told, and raises it again unless it can go on
             if getgeneratorstate(program) == GEN_CLOSED:
                 raise
             error = raised
