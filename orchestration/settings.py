@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestration.curation.thresholds import Thresholds
 from orchestration.evaluation.gate import GateSettings
+from orchestration.launching.places import Embedded, Place
 from ray_jobs.seam.configs import CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import StoreConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+EMBEDDED = "embedded"  # the target that every deployment has
 
 
 class Triggers(Strict):
@@ -48,6 +52,15 @@ class Settings(BaseSettings):
     evaluation: EvaluateSettings = EvaluateSettings(evaluator=None)
     gate: GateSettings = GateSettings()
     triggers: Triggers = Triggers()
+    targets: dict[str, Place] = {}  # name -> where Ray jobs can run; `embedded` is always there
+    launch: dict[str, str] = {}  # asset -> target; "default" for all others, which is `embedded` where it is not named
+
+    @model_validator(mode="after")
+    def _known_targets(self) -> "Settings":
+        for asset, name in self.launch.items():
+            if name != EMBEDDED and name not in self.targets:
+                raise ValueError(f"launch.{asset} names the target {name!r}, known are {', '.join(sorted({EMBEDDED, *self.targets}))}")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -63,6 +76,13 @@ class Settings(BaseSettings):
     @property
     def home_path(self) -> Path:
         return self.home if self.home.is_absolute() else REPOSITORY / self.home
+
+    def target_of(self, asset: str) -> str:
+        """The name of the launch target of an asset."""
+        return self.launch.get(asset) or self.launch.get("default") or EMBEDDED
+
+    def place(self, target: str) -> Place:
+        return self.targets.get(target) or Embedded()
 
     def store_config(self) -> StoreConfig:
         return self.store or StoreConfig.local(self.home_path / "store")

@@ -1,26 +1,26 @@
 """The glue between a Dagster step and the execution protocol: heavy steps launch a Ray job, light ones decide by themselves."""
 
-import hashlib
 import itertools
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance, RunsFilter
 
-from orchestration.launching.embedded import EmbeddedTarget
+from orchestration.launching.code import code
 from orchestration.launching.head import Head
+from orchestration.launching.places import build
 from orchestration.launching.protocol import run_step
 from orchestration.launching.shell import Ports, perform, publish
-from orchestration.launching.work import DayOutcome, Outcome, RunInfo, Work
-from orchestration.settings import REPOSITORY, Settings, current
+from orchestration.launching.target import Target
+from orchestration.launching.work import DayOutcome, Outcome, Resources, RunInfo, Work
+from orchestration.settings import EMBEDDED, REPOSITORY, Settings, current
 from ray_jobs.seam.configs import JobConfig
 from ray_jobs.seam.errors import FlywheelError
 from ray_jobs.seam.model import Strict, digest
@@ -28,7 +28,6 @@ from ray_jobs.seam.results import DayResult, Pointer, read_pointer
 from ray_jobs.seam.store import Store
 
 PROGRESS = "flywheel progress "  # the prefix by which a log line is known as a progress message
-CODE = ("ray_jobs", "fleet", "requirements.lock")
 
 
 class Flywheel(dg.ConfigurableResource):
@@ -42,12 +41,17 @@ class Flywheel(dg.ConfigurableResource):
     def store(self) -> Store:
         return Store(current().store_config())
 
-    def target(self) -> EmbeddedTarget:
-        return EmbeddedTarget(Head(current().home_path), current().store_config())
+    def target(self, asset: str) -> Target:
+        """Where the settings say that the asset's jobs run."""
+        return self._built(current().target_of(asset))
 
-    def existing_target(self) -> EmbeddedTarget | None:
-        """The target if its Ray is running already: looking must not start one."""
-        return self.target() if Head(current().home_path).alive() else None
+    def existing_targets(self) -> dict[str, Target]:
+        """Every target whose Ray may hold jobs of ours, by name: looking must not start one."""
+        names = {EMBEDDED, *current().targets}
+        return {name: self._built(name) for name in sorted(names) if name != EMBEDDED or Head(current().home_path).alive()}
+
+    def _built(self, name: str) -> Target:
+        return build(name, current().place(name), current().home_path, current().store_config())
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,6 @@ class Planned:
     day_inputs: dict[str, dict[str, str]]  # day -> what was read -> its digest, absences listed
     config_for: Callable[[tuple[str, ...]], JobConfig]
     finish: Callable[[str, DayResult], DayResult] | None = None
-    resources: dict[str, float] = field(default_factory=dict)
-
-
-@cache
-def code_hash() -> str:
-    """SHA-256 of the code and the locked libraries that a job runs."""
-    total = hashlib.sha256()
-    for name in CODE:
-        root = REPOSITORY / name
-        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-            if path.is_file() and path.suffix in {".py", ".xml", ".yaml", ".lock"}:
-                total.update(str(path.relative_to(REPOSITORY)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return total.hexdigest()
 
 
 def needed(pointer: Pointer | None, otherwise: str) -> Pointer:
@@ -104,6 +95,7 @@ def run_is_alive(instance: DagsterInstance, root_run_id: str) -> bool:
 
 def heavy(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Planned) -> Iterator[dg.MaterializeResult]:
     """Run the asset's days as one Ray job by the execution protocol, and tell Dagster what was published."""
+    place = flywheel.settings.place(flywheel.settings.target_of(planned.asset))
     work = Work(
         asset=planned.asset,
         days=tuple(context.partition_keys),
@@ -112,22 +104,35 @@ def heavy(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Planne
         day_inputs=planned.day_inputs,
         config_for=lambda days: planned.config_for(days).model_dump(mode="json"),
         finish=planned.finish,
-        code=code_hash(),
+        code=code().sha256,
         deployment=flywheel.settings.deployment,
+        resources=Resources(memory_limit=place.memory_limit),
+        budgets=place.budgets,
     )
     run = run_info(context)
+    try:
+        target = flywheel.target(planned.asset)
+    except FlywheelError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     ports = Ports(
         store=flywheel.store,
-        target=flywheel.target(),
+        target=target,
         run_status=lambda: run_status(context.instance, run.run_id),
         log=context.log.info,
         on_message=lambda message: _pass_on(context, message),
+        on_log=_print,
     )
     try:
         outcome = perform(run_step(work, run), ports)
     except FlywheelError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     yield from told(context, outcome)
+
+
+def _print(text: str) -> None:
+    """What the job prints goes where the step prints: into Dagster's compute logs."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _pass_on(context: dg.AssetExecutionContext, message: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """One start of a job's driver: mint an execution, run the step, and write closed.json last.
 
-`python -m ray_jobs.<step> --attempt attempts/<base>/a<n>/attempt.json --store '{"url": …}'` under the launcher;
+`python -m ray_jobs.guard ray_jobs.<step> --attempt attempts/<base>/a<n>/attempt.json --store '{"url": …}'` under the launcher;
 `python -m ray_jobs.<step> --config file.json` by hand, without Dagster.
 """
 
@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Any
 from dagster_pipes import PipesContext
 from pydantic import ValidationError
 
+from ray_jobs.guard import EXECUTION, execution_name
 from ray_jobs.messages import open_messages
 from ray_jobs.seam.configs import JobConfig
 from ray_jobs.seam.errors import FailureClass, FlywheelError, StoreError, UserError
@@ -67,6 +67,18 @@ class Execution:
 
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+# What Ray raises into the driver where its own processes or nodes died (ray.exceptions), by name: this module imports no Ray.
+_RAY: dict[str, FailureClass] = {
+    "OutOfMemoryError": "out_of_memory",
+    "WorkerCrashedError": "infrastructure",
+    "NodeDiedError": "infrastructure",
+    "ActorDiedError": "infrastructure",
+    "ActorUnavailableError": "infrastructure",
+    "LocalRayletDiedError": "infrastructure",
+    "ObjectLostError": "infrastructure",
+    "RaySystemError": "infrastructure",
+}
 
 Step = Callable[[Any, Execution], dict[str, DayResult]]
 
@@ -134,7 +146,7 @@ def execute(step: str, config: JobConfig, store: Store, attempt_prefix: str, run
     if attempt is not None and (reason := _already_over(store, attempt_prefix)):
         print(reason, flush=True)
         return 0
-    name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+    name = os.environ.get(EXECUTION) or execution_name()
     execution = Execution(store, f"{attempt_prefix}/{name}")
     pipes: PipesContext | None = None
     if attempt is not None:
@@ -169,6 +181,7 @@ def _ends_in_time(deadline_s: float) -> Iterator[None]:
         raise DeadlineExceeded(f"the job did not finish within its {deadline_s:.0f} s; raise deadline_s or give it fewer days, what it finished is kept")
 
     def on_term(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked once is asked: the guard passes on what the whole group got
         raise Terminated("the job was asked to stop (SIGTERM); what it finished is kept")
 
     before = {signal.SIGALRM: signal.signal(signal.SIGALRM, on_alarm), signal.SIGTERM: signal.signal(signal.SIGTERM, on_term)}
@@ -187,6 +200,8 @@ def _unexpected(execution: Execution, kind: type[BaseException], error: BaseExce
     failure: FailureClass = "out_of_memory" if isinstance(error, MemoryError) else "user"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         failure, evidence = "infrastructure", ""
+    if kind.__module__.startswith("ray.") and "creation task" not in str(error):  # an actor whose own constructor failed is the user's
+        failure = next((_RAY[base.__name__] for base in kind.__mro__ if base.__name__ in _RAY), failure)
     _failed(execution, JobError(failure_class=failure, message=f"{kind.__name__}: {error}", evidence=evidence))
 
 

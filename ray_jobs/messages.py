@@ -22,10 +22,9 @@ from dagster_pipes import (
     PipesParamsLoader,
 )
 
+from ray_jobs.guard import pause
 from ray_jobs.seam.errors import StoreError
 from ray_jobs.seam.store import Store
-
-INTERVAL_S = 0.5  # at most two objects a second; what comes in between travels together
 
 
 class StoreChannel(PipesMessageWriterChannel):
@@ -35,6 +34,7 @@ class StoreChannel(PipesMessageWriterChannel):
         self.store, self.prefix = store, prefix
         self._lines: list[str] = []
         self._count = 0
+        self._opened = time.monotonic()
         self._last = float("-inf")
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class StoreChannel(PipesMessageWriterChannel):
     def write_message(self, message: PipesMessage) -> None:
         with self._lock:
             self._lines.append(json.dumps(message))
-            wait = self._last + INTERVAL_S - time.monotonic()
+            wait = self._last + pause(time.monotonic() - self._opened) - time.monotonic()
             if wait <= 0:
                 self._flush()
             elif self._timer is None:

@@ -18,6 +18,12 @@ class Unreachable(FlywheelError):
     failure_class: FailureClass = "infrastructure"
 
 
+class Denied(Unreachable):
+    """The control plane answers, and refuses our credentials. Asking again changes nothing, so a step says so at once."""
+
+    failure_class: FailureClass = "invalid_spec"
+
+
 class InvalidSpec(FlywheelError):
     """The cluster refuses the job as written, or a job of that name belongs to somebody else."""
 
@@ -30,7 +36,12 @@ OVER: frozenset[str] = frozenset({"succeeded", "failed", "stopped"})
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the cluster shows it, its raw status read by Target.phase. `exit_code` and `message` as far as it says."""
+    """A job as the cluster shows it. `exit_code`, `error_type` and `message` as far as it says.
+
+    `note` is one line for a person: what the job is waiting for, or what befell it. `failure` is the class of what the cluster
+    itself saw (a container out of memory, a pod that fits nowhere), None where it saw nothing. `lost` names pods on nodes that
+    are gone: they hold a place that the cluster does not give away by itself.
+    """
 
     name: str
     uid: str
@@ -39,6 +50,9 @@ class Job:
     message: str = ""
     error_type: str = ""
     exit_code: int | None = None
+    note: str = ""
+    failure: FailureClass | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -108,14 +122,30 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Replace:
+    """Give up the job's pods on nodes that are gone, so that the cluster makes new ones."""
+
+    name: str
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LogTail:
-    """-> the last lines that the job printed, as far as they can be had."""
+    """-> the last lines that the job printed, as far as the cluster has them."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Wait:
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Await:
+    """Until the cluster says that the job changed, and for so many seconds at most."""
+
+    name: str
     seconds: float
 
 
@@ -138,7 +168,14 @@ class Message:
     content: dict[str, Any]
 
 
-Effect = Read | Write | ListKeys | RunStatus | Ensure | Observe | ListJobs | Stop | Delete | LogTail | Wait | Now | Tell | Message
+@dataclass(frozen=True)
+class Log:
+    """What the job printed, in order."""
+
+    text: str
+
+
+Effect = Read | Write | ListKeys | RunStatus | Ensure | Observe | ListJobs | Stop | Delete | Replace | LogTail | Wait | Await | Now | Tell | Message | Log
 
 T = TypeVar("T")
 Program = Generator[Effect, Any, T]

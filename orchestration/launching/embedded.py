@@ -103,7 +103,7 @@ class EmbeddedTarget(Target):
 
 def _spec(attempt: Attempt, store: StoreConfig) -> dict[str, Any]:
     """Secrets are no part of it: a store's credentials are names of variables, looked up in the head's environment."""
-    command = [sys.executable, "-m", attempt.module, "--attempt", attempt.key, "--store", store.model_dump_json()]
+    command = [sys.executable, "-m", "ray_jobs.guard", attempt.module, "--attempt", attempt.key, "--store", store.model_dump_json()]
     spec: dict[str, Any] = {"entrypoint": shlex.join(command), "runtime_env": {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}}
     if attempt.resources.num_cpus:
         spec["entrypoint_num_cpus"] = attempt.resources.num_cpus

@@ -20,6 +20,8 @@ RETRIES: dict[FailureClass, int] = {
     "cancelled": 3,  # by somebody else, while our own run goes on
 }
 
+FROM_OUTSIDE: frozenset[FailureClass] = frozenset({"infrastructure", "preempted"})  # what a driver that was ended cannot tell apart
+
 ADVICE: dict[FailureClass, str] = {
     "user": "fix the code or its settings, then re-execute",
     "data": "look at the named input, then re-execute",
@@ -32,16 +34,18 @@ ADVICE: dict[FailureClass, str] = {
 }
 
 _MEMORY = re.compile(r"out of memory|oom-?kill|low on memory|OutOfMemoryError|MemoryError|cannot allocate memory", re.IGNORECASE)
+_NETWORK = re.compile(r"\b50[0-9]\b|SlowDown|time[d -]*out|connection|could not connect|max retries", re.IGNORECASE)
 _PREEMPTED = re.compile(r"preempt|evict|spot.*(reclaim|interrupt)|node.*(drain|terminat)", re.IGNORECASE)
 
 
 def classify(job: Job | None, report: JobError | None, tail: str = "") -> tuple[FailureClass, str]:
     """(class, evidence) of a job that is over without a closed result; `job` None: the cluster has none of that name.
 
-    The driver's own report outranks what the platform guesses. Success without closed.json is infrastructure: the driver
-    exits 0 only after it has written that object, so what is missing was lost outside the driver.
+    The driver's own report outranks what the platform guesses; only why it was ended from outside does the platform know better.
+    Success without closed.json is infrastructure: the driver exits 0 only after it has written that object, so what is missing was
+    lost outside the driver.
     """
-    if report is not None:
+    if report is not None and not (report.failure_class in FROM_OUTSIDE and job is not None and job.failure):
         return report.failure_class, report.message
     if job is None:
         return "infrastructure", "the job vanished from the cluster"
@@ -49,12 +53,14 @@ def classify(job: Job | None, report: JobError | None, tail: str = "") -> tuple[
     code = "" if job.exit_code is None else f"exit code {job.exit_code}"
     last = _last_line(tail) or _last_line(job.message)
     evidence = ", ".join(part for part in (code, job.error_type, last) if part) or job.phase
+    if job.failure is not None:
+        return job.failure, ", ".join(part for part in (job.note, evidence) if part)
     if job.phase == "succeeded":
         return "infrastructure", f"it ended well but left no closed.json ({evidence})"
     if job.phase == "stopped":
         return "cancelled", f"somebody stopped it ({evidence})"
     if job.error_type == "RUNTIME_ENV_SETUP_FAILURE":
-        return "invalid_spec", evidence
+        return ("infrastructure" if _NETWORK.search(said) else "invalid_spec"), evidence
     if _MEMORY.search(said):
         return "out_of_memory", evidence
     if _PREEMPTED.search(job.message):

@@ -3,7 +3,23 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestration.launching.effects import Ensure, InvalidSpec, Job, LogTail, Now, Observe, Program, Tell, Unreachable, Wait, Write
+from orchestration.launching.effects import (
+    Await,
+    Denied,
+    Ensure,
+    InvalidSpec,
+    Job,
+    LogTail,
+    Now,
+    Observe,
+    Program,
+    Read,
+    Replace,
+    Tell,
+    Unreachable,
+    Wait,
+    Write,
+)
 from orchestration.launching.ending import end_attempt, stop_job
 from orchestration.launching.failures import classify, report_in
 from orchestration.launching.patience import patiently
@@ -18,21 +34,38 @@ if TYPE_CHECKING:
 
 RUN_CHECK_S = 5.0  # how often a step that only watches looks whether its run still wants it
 GRACE_S = 60.0  # the job enforces its own deadline first
+TAIL_OBJECTS = 3  # of the log, which tell how a driver ended
 
 
 @dataclass
 class _Watch:
-    """When each phase began, as this step saw it."""
+    """What this step saw of the job, and how long the job has spent in each phase since."""
 
-    began: dict[str, float] = field(default_factory=dict)
+    began: float
+    spent: dict[str, float] = field(default_factory=dict)
+    phase: str | None = None
+    at: float = 0.0
+    executions: frozenset[str] = frozenset()
+    execution_spent: float = 0.0  # running, since the newest driver showed itself
     checked: float = 0.0
     silent_since: float | None = None
+    note: str = ""
+
+    def charge(self, phase: str, executions: frozenset[str], now: float) -> None:
+        """Add the time since the last look to the phase that was seen then. Getting through starting, or being queued again, begins it anew."""
+        passed = now - self.at if self.phase == phase else 0.0
+        self.spent[phase] = self.spent.get(phase, 0.0) + passed
+        self.execution_spent = self.execution_spent + passed if phase == "running" and executions == self.executions else 0.0
+        if phase != "starting":
+            self.spent["starting"] = 0.0
+        self.phase, self.at, self.executions = phase, now, executions
 
 
 def follow(step: "_Step", attempt: Attempt) -> Program[None]:
     """Until the attempt is over: closed (by any attempt of this base), or ended with its reason in the store."""
     budgets = step.work.budgets
-    watch = _Watch(checked=(yield Now()))
+    began: float = yield Now()
+    watch = _Watch(began=began, checked=began)
     while True:
         seen = yield from step.survey_again()
         at = seen.attempts.get(attempt.number, AttemptSeen(attempt.number))
@@ -46,6 +79,9 @@ def follow(step: "_Step", attempt: Attempt) -> Program[None]:
                 continue
             watch.silent_since = None
         except Unreachable as error:
+            if isinstance(error, Denied) and at.submitted is None:
+                yield from _end(step, attempt, "invalid_spec", str(error))
+                return
             watch.silent_since = now if watch.silent_since is None else watch.silent_since
             if now - watch.silent_since >= budgets.unreachable:
                 yield from _end(step, attempt, "infrastructure", f"the cluster was silent for {budgets.unreachable:.0f} s: {error}")
@@ -66,6 +102,11 @@ def follow(step: "_Step", attempt: Attempt) -> Program[None]:
             return
         if at.submitted is None or (at.submitted.uid, at.submitted.run_id) != (job.uid, step.run.run_id):
             yield from _take_on(step, attempt, job.uid, adopted=True)
+        if job.note != watch.note:
+            watch.note = job.note
+            yield Tell(f"{attempt.name}: {job.note or 'goes on'}")
+        if job.lost:
+            yield from _replace(step, attempt, job)
         if (late := _overdue(watch, job, at, attempt, budgets, now)) is not None:
             yield from still_ours(budgets.unreachable)
             yield from stop_job(attempt.name, budgets.stopping)
@@ -75,8 +116,16 @@ def follow(step: "_Step", attempt: Attempt) -> Program[None]:
         if now - watch.checked >= RUN_CHECK_S:
             yield from still_ours(budgets.unreachable)
             watch.checked = now
-        age = now - min(watch.began.values())
-        yield Wait(min(budgets.poll * (1 + age / 30), 5.0))
+        yield Await(attempt.name, min(budgets.poll * (1 + (now - watch.began) / 30), 5.0))
+
+
+def _replace(step: "_Step", attempt: Attempt, job: Job) -> Program[None]:
+    yield from still_ours(step.work.budgets.unreachable)
+    yield Tell(f"{attempt.name}: giving up {', '.join(job.lost)}, whose node is lost")
+    try:
+        yield Replace(attempt.name, job.lost)
+    except Unreachable as error:
+        yield Tell(f"{attempt.name}: they could not be given up now: {error}")
 
 
 def _create(step: "_Step", attempt: Attempt) -> Program[None]:
@@ -108,12 +157,17 @@ def _why(step: "_Step", attempt: Attempt, job: Job | None) -> Program[tuple[Fail
     seen: Seen = yield from step.survey_again()
     at = seen.attempts.get(attempt.number, AttemptSeen(attempt.number))
     tail = ""
-    if job is not None:
+    for key in at.logs[-TAIL_OBJECTS:]:
+        data: bytes | None = yield from patiently(Read(key), step.work.budgets.unreachable)
+        tail += (data or b"").decode(errors="replace")
+    if not tail and job is not None:
         try:
             tail = yield LogTail(attempt.name)
         except Unreachable as error:
             tail = f"its log could not be read: {error}"
     report = at.errors[max(at.errors)] if at.errors else report_in(tail)
+    if report is not None:
+        step.peak_memory = max(step.peak_memory, report.peak_memory_bytes)
     return classify(job, report, tail)
 
 
@@ -127,14 +181,15 @@ def _end(step: "_Step", attempt: Attempt, failure: FailureClass, evidence: str) 
 
 def _overdue(watch: _Watch, job: Job, at: AttemptSeen, attempt: Attempt, budgets: Budgets, now: float) -> tuple[FailureClass, str] | None:
     """(class, evidence) where the job has been in its phase for longer than its budget."""
-    phase = "running" if at.started else ("starting" if job.phase == "running" else job.phase)
-    began = watch.began.setdefault(phase, now)
-    spent = now - began
+    phase = "starting" if job.phase == "running" and not at.started else job.phase
+    watch.charge(phase, frozenset(at.executions), now)
+    spent = watch.spent[phase]
     deadline = float(attempt.config.get("deadline_s", budgets.running)) + GRACE_S
+    why = f": {job.note}" if job.note else ""
     if phase == "queued" and spent >= budgets.queued:
-        return "capacity", f"it waited {spent:.0f} s in the queue"
+        return "capacity", f"it waited {spent:.0f} s in the queue{why}"
     if phase == "starting" and spent >= budgets.starting:
-        return "infrastructure", f"its driver said nothing for {spent:.0f} s"
-    if phase == "running" and spent >= min(budgets.running, deadline):
-        return "user", f"it ran for {spent:.0f} s, which is all it was given"
+        return job.failure or "infrastructure", f"its driver said nothing for {spent:.0f} s{why}"
+    if phase == "running" and (spent >= budgets.running or watch.execution_spent >= deadline):
+        return "user", f"it ran for {max(spent, watch.execution_spent):.0f} s, which is all it was given"
     return None

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from typing import Any
 
-from orchestration.launching.effects import Effect, Now, Unreachable, Wait
+from orchestration.launching.effects import Denied, Effect, Now, Unreachable, Wait
 from ray_jobs.seam.errors import StoreError
 
 
@@ -14,6 +14,8 @@ def patiently(effect: Effect, budget_s: float) -> Generator[Effect, Any, Any]:
     while True:
         try:
             return (yield effect)
+        except Denied:
+            raise
         except (StoreError, Unreachable):
             now: float = yield Now()
             since = now if since is None else since

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestration.launching.effects import ListJobs, Message, Now, Program, Read, Tell, Wait, Write
+from orchestration.launching.effects import ListJobs, Log, Message, Now, Program, Read, Tell, Wait, Write
 from orchestration.launching.ending import end_attempt, settle, stop_job
 from orchestration.launching.failures import one_line
 from orchestration.launching.following import follow
@@ -80,17 +80,26 @@ class _Step:
                         yield from follow(self, verdict.attempt)
 
     def survey_again(self) -> Program[Seen]:
-        """Look at the store and pass on what the drivers said since."""
+        """Look at the store and pass on what the drivers said and printed since."""
         seen = yield from survey(self.base, self.known, self.work.budgets.unreachable)
         for number in sorted(seen.attempts):
             for key in seen.attempts[number].messages:
-                if key not in self.delivered:
-                    self.delivered.add(key)
-                    data: bytes | None = yield from patiently(Read(key), self.work.budgets.unreachable)
-                    for message in _messages(data):
-                        self._note(message)
-                        yield Message(message)
+                for message in _messages((yield from self._fresh(key))):
+                    self._note(message)
+                    yield Message(message)
+            for key in seen.attempts[number].logs:
+                printed = yield from self._fresh(key)
+                if printed:
+                    yield Log(printed.decode(errors="replace"))
         return seen
+
+    def _fresh(self, key: str) -> Program[bytes | None]:
+        """The object's bytes the first time it is asked for: its number is the offset up to which a person has been told."""
+        if key in self.delivered:
+            return None
+        self.delivered.add(key)
+        data: bytes | None = yield from patiently(Read(key), self.work.budgets.unreachable)
+        return data
 
     def _note(self, message: Mapping[str, Any]) -> None:
         """What the drivers' messages tell the launcher itself: when a driver first spoke, and the memory it was seen to use."""

@@ -7,17 +7,20 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Literal, TypeVar
 
 from orchestration.launching.effects import (
+    Await,
     Delete,
     Effect,
     Ensure,
     ListJobs,
     ListKeys,
+    Log,
     LogTail,
     Message,
     Now,
     Observe,
     Program,
     Read,
+    Replace,
     RunStatus,
     Stop,
     Tell,
@@ -41,6 +44,7 @@ class Ports:
     run_status: Callable[[], str]
     log: Callable[[str], None] = print
     on_message: Callable[[dict[str, Any]], None] = lambda message: None
+    on_log: Callable[[str], None] = lambda text: None  # what the job prints, in order
 
 
 T = TypeVar("T")
@@ -88,6 +92,8 @@ def _do(effect: Effect, ports: Ports) -> Any:
             return ports.log(text)
         case Message(content):
             return ports.on_message(content)
+        case Log(text):
+            return ports.on_log(text)
     if ports.target is None:
         raise TypeError(f"{effect} needs a target")
     match effect:
@@ -101,5 +107,9 @@ def _do(effect: Effect, ports: Ports) -> Any:
             return ports.target.stop(name, uid)
         case Delete(name, uid):
             return ports.target.delete(name, uid)
+        case Replace(name, pods):
+            return ports.target.replace(name, pods)
+        case Await(name, seconds):
+            return ports.target.wait(name, seconds)
         case LogTail(name):
             return ports.target.log_tail(name)

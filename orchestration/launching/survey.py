@@ -14,7 +14,7 @@ from ray_jobs.seam.results import Closed, DayResult, JobError
 
 @dataclass
 class AttemptSeen:
-    """One attempt as the store knows it. `closed` and `errors` by execution; `messages` are keys in order."""
+    """One attempt as the store knows it. `closed` and `errors` by execution; `messages` and `logs` are keys in order."""
 
     number: int
     attempt: Attempt | None = None
@@ -23,7 +23,13 @@ class AttemptSeen:
     closed: dict[str, Closed] = field(default_factory=dict)
     errors: dict[str, JobError] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
-    started: bool = False  # a driver has shown itself
+    logs: list[str] = field(default_factory=list)
+    executions: set[str] = field(default_factory=set)
+
+    @property
+    def started(self) -> bool:
+        """A driver has shown itself."""
+        return bool(self.executions)
 
     @property
     def over(self) -> bool:
@@ -84,7 +90,10 @@ def survey(base: str, known: dict[str, bytes], budget_s: float) -> Program[Seen]
                 at.errors[parts[1]] = JobError.model_validate_json(data)
         elif len(parts) == 4 and parts[2] == "messages":
             at.messages.append(key)
-        at.started = at.started or len(parts) > 2
+        elif len(parts) == 4 and parts[2] == "log":
+            at.logs.append(key)
+        if len(parts) > 2:
+            at.executions.add(parts[1])
     seen.attempts = {number: at for number, at in seen.attempts.items() if at.attempt is not None}
     return seen
 

@@ -1,8 +1,9 @@
 """Where jobs run: the one interface that every launch target has."""
 
+import time
 from abc import ABC, abstractmethod
 
-from orchestration.launching.effects import Job
+from orchestration.launching.effects import InvalidSpec, Job
 from orchestration.launching.work import Attempt
 
 
@@ -34,9 +35,17 @@ class Target(ABC):
     def delete(self, name: str, uid: str) -> None:
         """Remove what is left of the job, if it is still this one. Absent is fine."""
 
+    def wait(self, name: str, seconds: float) -> None:
+        """Return when the job may have changed, after `seconds` at the latest."""
+        time.sleep(seconds)
+
+    def replace(self, name: str, pods: tuple[str, ...]) -> None:
+        """Give up these pods of the job, which are on nodes that are gone. Only a cluster with pods has any."""
+        raise InvalidSpec(f"{name} has no pods to replace")
+
     @abstractmethod
     def logs(self, name: str, offset: int = 0) -> str:
-        """What the job printed, from a character offset on; best effort."""
+        """What the job printed, from a character offset on, as far as the cluster has it; the store has what drivers printed."""
 
     def log_tail(self, name: str) -> str:
         """The last 40 lines."""

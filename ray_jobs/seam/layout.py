@@ -35,6 +35,11 @@ def submitted(base: str, number: int) -> str:
     return f"{attempt_prefix(base, number)}/submitted.json"
 
 
+def code(sha256: str) -> str:
+    """The project's code as an archive, for clusters that have no checkout of it."""
+    return f"code/{sha256}/flywheel.zip"
+
+
 def ledger_prefix(stage: str, version: str, day: str) -> str:
     return f"ledger/{stage}@{version}/{day}"
 

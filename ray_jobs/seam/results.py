@@ -42,6 +42,7 @@ class JobError(Strict):
     failure_class: FailureClass
     message: str
     evidence: str = ""
+    peak_memory_bytes: int = 0  # of the container, where its end was about memory
 
 
 REPORT_MARK = "error.json: "  # before a JobError on a line of the log, where the store would not take it

@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from orchestration.launching.effects import (
+    Await,
     Delete,
     Effect,
     Ensure,
     Job,
     ListJobs,
     ListKeys,
+    Log,
     LogTail,
     Message,
     Now,
@@ -151,7 +153,7 @@ class World:
         effect = step.effect
         if fault and fault.startswith("interrupt") and run.status == "STARTED":
             run.status = "CANCELING"
-        if fault and fault.startswith("fails") and isinstance(effect, Wait | Now | Tell | Message):
+        if fault and fault.startswith("fails") and isinstance(effect, Wait | Await | Now | Tell | Message | Log):
             fault = None
         step.faulty = step.faulty or (fault is not None and not fault.startswith("interrupt"))
         error: BaseException | None = None
@@ -192,7 +194,7 @@ class World:
         guarded = isinstance(effect, Ensure) or (isinstance(effect, Write) and effect.key.startswith("partitions/"))
         guarded = guarded or (isinstance(effect, Write) and effect.key.endswith("/attempt.json"))
         if guarded:
-            since = [done for done, _ in step.trail if not isinstance(done, Wait | Now) and done != effect]
+            since = [done for done, _ in step.trail if not isinstance(done, Wait | Await | Now) and done != effect]
             assert since and isinstance(since[0], RunStatus) and len(since) == 1, f"{effect} without asking whether the run goes on"
             assert step.trail[0][1] == "STARTED", f"{effect} in the name of a run that is {step.trail[0][1]}"
         if isinstance(effect, Delete) and effect.name in self.jobs:
@@ -211,7 +213,7 @@ class World:
                 return run.status if run else "STARTED"
             case Now():
                 return self.now
-            case Wait(seconds):
+            case Wait(seconds) | Await(_, seconds):
                 self.now += seconds
             case Ensure(attempt):
                 if attempt.name not in self.jobs:
@@ -249,6 +251,7 @@ class World:
         self.count += 1
         job.execution = f"e{self.count:05d}"
         self.store[f"{folder}{job.execution}/messages/000000.json"] = b'{"method": "opened", "params": {"extras": {}}}\nhalf a line'
+        self.store[f"{folder}{job.execution}/log/000000.txt"] = b"half a \xe2 letter"
 
     def close_driver(self, job: ModelJob, bad: bool = False) -> None:
         """The driver writes its result; it is still alive after that."""
@@ -269,6 +272,9 @@ class World:
         if job.alive:
             job.phase, job.exit_code, job.message = phase, exit_code, message
         job.execution = None
+
+    def suspend(self, job: ModelJob) -> None:
+        job.phase, job.execution = "queued", None
 
     def land(self) -> None:
         """An effect of a step that is gone arrives now."""

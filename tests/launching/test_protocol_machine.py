@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from orchestration.launching import following, protocol, publishing, survey
-from orchestration.launching.effects import Delete, Observe, Program, Wait
+from orchestration.launching.effects import Await, Delete, Observe, Program, Wait
 from orchestration.launching.survey import Made
 from ray_jobs.seam.results import DayResult, JobError
 from tests.launching.model import DAYS, FAULTS, STORE_SIDE, Fault, ModelJob, Run, World
@@ -88,13 +88,13 @@ class Machine(RuleBasedStateMachine):
         """A job is at work, then the cluster alone answers nothing until the step has recorded an end and moved on."""
         run = self.steps()[pick % len(self.steps())]
         for _ in range(60):
-            if run.step is None or (isinstance(run.step.effect, Wait) and self.live()):
+            if run.step is None or (isinstance(run.step.effect, Wait | Await) and self.live()):
                 break
             self.world.advance(run)
         self.drivers_start()
         before = self.ends()
         for _ in range(80):
-            if run.step is None or (self.ends() > before and isinstance(run.step.effect, Wait)):
+            if run.step is None or (self.ends() > before and isinstance(run.step.effect, Wait | Await)):
                 return
             self.world.advance(run, None if isinstance(run.step.effect, STORE_SIDE) else "fails before")
 
@@ -130,6 +130,12 @@ class Machine(RuleBasedStateMachine):
         job = self.live()[pick % len(self.live())]
         if job.phase == "running":
             self.world.start_driver(job)
+
+    @precondition(lambda self: self.live())
+    @rule(pick=PICK)
+    def queue_takes_it_back(self, pick: int) -> None:
+        """Preempted: the driver is gone, the job waits under its name and starts again later."""
+        self.world.suspend(self.live()[pick % len(self.live())])
 
     @precondition(lambda self: self.live())
     @rule(pick=PICK, bad=st.sampled_from([False, False, False, True]), leaves=st.booleans())
