@@ -84,18 +84,20 @@ class _Log(threading.Thread):
         self.store: Store | None = None
         self._config = store
         self._pending = bytearray()
-        self._written = self._number = 0
+        self._taken = self._number = 0
+        self._full = False
         self._changed = threading.Condition()
         self._closing = False
         self._since = time.monotonic()
 
     def add(self, piece: bytes) -> None:
         with self._changed:
-            room = MAX_LOG_BYTES - self._written - len(self._pending)
-            if room > 0:
-                self._pending += piece[:room]
-                if len(piece) > room:
-                    self._pending += f"\nthe log is longer than {MAX_LOG_BYTES} bytes; the cluster has the rest\n".encode()
+            room = MAX_LOG_BYTES - self._taken
+            self._pending += piece[:room]
+            self._taken += min(len(piece), room)
+            if len(piece) > room and not self._full:
+                self._full = True
+                self._pending += f"\nthe log is longer than {MAX_LOG_BYTES} bytes; the cluster has the rest\n".encode()
             self._changed.notify()
 
     def close(self) -> None:
@@ -124,7 +126,6 @@ class _Log(threading.Thread):
                 self.store.put(f"{self.prefix}/log/{self._number:06d}.txt", piece)
             except FlywheelError as error:
                 print(f"a piece of the log was lost: {error}", file=sys.stderr, flush=True)
-            self._written += len(piece)
             self._number += 1
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, timeout=pause(time.monotonic() - self._since))
