@@ -40,7 +40,7 @@ class Job:
 
     `note` is one line for a person: what the job is waiting for, or what befell it. `failure` is the class of what the cluster
     itself saw (a container out of memory, a pod that fits nowhere), None where it saw nothing. `lost` names pods on nodes that
-    are gone: they hold a place that the cluster does not give away by itself.
+    are gone: they hold a place that the cluster does not give away by itself. `memory`: bytes that its largest container may use.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Job:
     note: str = ""
     failure: FailureClass | None = None
     lost: tuple[str, ...] = ()
+    memory: int = 0
 
     @property
     def alive(self) -> bool:

@@ -51,7 +51,7 @@ def classify(job: Job | None, report: JobError | None, tail: str = "") -> tuple[
         return "infrastructure", "the job vanished from the cluster"
     said = f"{job.message}\n{tail}"
     code = "" if job.exit_code is None else f"exit code {job.exit_code}"
-    last = _last_line(tail) or _last_line(job.message)
+    last = _telling_line(said) or _last_line(tail) or _last_line(job.message)
     evidence = ", ".join(part for part in (code, job.error_type, last) if part) or job.phase
     if job.failure is not None:
         return job.failure, ", ".join(part for part in (job.note, evidence) if part)
@@ -85,6 +85,14 @@ def one_line(failure_class: FailureClass, evidence: str, attempt: str | None = N
     """What a person reads: class, evidence, advice, in one line."""
     where = f" in {attempt}" if attempt else ""
     return f"{failure_class}{where}: {' '.join(evidence.split())[:600]}; {ADVICE[failure_class]}"
+
+
+def _telling_line(text: str) -> str:
+    """The last line that names memory or a preemption, from there on: platforms bury it in the middle of a long message."""
+    for line in reversed(text.splitlines()):
+        if found := _MEMORY.search(line) or _PREEMPTED.search(line):
+            return line[max(0, found.start() - 150) : found.end() + 150].strip()
+    return ""
 
 
 def _last_line(text: str) -> str:

@@ -168,7 +168,10 @@ def _why(step: "_Step", attempt: Attempt, job: Job | None) -> Program[tuple[Fail
     report = at.errors[max(at.errors)] if at.errors else report_in(tail)
     if report is not None:
         step.peak_memory = max(step.peak_memory, report.peak_memory_bytes)
-    return classify(job, report, tail)
+    failure, evidence = classify(job, report, tail)
+    if failure == "out_of_memory" and job is not None:
+        step.peak_memory = max(step.peak_memory, job.memory)  # who ran out of it had used all of it
+    return failure, evidence
 
 
 def _end(step: "_Step", attempt: Attempt, failure: FailureClass, evidence: str) -> Program[None]:

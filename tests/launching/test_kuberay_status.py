@@ -119,6 +119,10 @@ def test_what_the_cluster_saw(resource: dict[str, Any], pods: list[dict[str, Any
     assert said in job.note and bool(said) == bool(job.note)
 
 
+def test_who_ran_out_of_memory_had_used_all_that_a_container_may() -> None:
+    assert job_of(rayjob("Running", "RUNNING"), [HEALTHY], {}, NOW.timestamp()).memory == 2 * 2**30
+
+
 def test_the_last_warning_of_a_pod_is_quoted() -> None:
     events = {
         "x-a1-worker": [

@@ -13,13 +13,15 @@ from typing import Any
 
 import yaml
 
-from orchestration.launching.kuberay.status import DEPLOYMENT_LABEL, NAME_LABEL, PREFIX
 from orchestration.launching.target import labels_of
 from orchestration.launching.work import Attempt
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.store import StoreConfig
 
 Object = dict[str, Any]
+PREFIX = "robot-flywheel/"  # of our labels and annotations
+NAME_LABEL = PREFIX + "name"
+DEPLOYMENT_LABEL = PREFIX + "deployment"
 
 # What is set where the manifest says nothing.
 SPEC_DEFAULTS: Object = {
@@ -110,7 +112,7 @@ def _overlay_pod(template: Object, labels: dict[str, str], store: StoreConfig, s
         container.setdefault("envFrom", []).append({"secretRef": {"name": secret}})
     resources = container.setdefault("resources", {})
     limits, requests = resources.setdefault("limits", {}), resources.setdefault("requests", {})
-    if memory is not None and "memory" in limits and _bytes(limits["memory"]) < memory:
+    if memory is not None and "memory" in limits and quantity_bytes(limits["memory"]) < memory:
         limits["memory"] = str(memory)
     if "memory" in limits:
         requests["memory"] = limits["memory"]  # what may be used is set aside: a node is never out of memory because of somebody else
@@ -130,7 +132,7 @@ def _environment(store: StoreConfig, secret: str | None) -> list[Object]:
     return made
 
 
-def _bytes(quantity: str | int) -> int:
+def quantity_bytes(quantity: str | int) -> int:
     """Bytes of a Kubernetes quantity: 512Mi, 2G, 1.5Gi, 1073741824. Source: the quantity grammar of the Kubernetes API."""
     found = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(quantity))
     if not found or found.group(2) not in _UNITS:

@@ -9,13 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from orchestration.launching.effects import Job, Phase
+from orchestration.launching.kuberay.manifest import PREFIX, quantity_bytes
 from ray_jobs.seam.errors import FailureClass
 
 Object = dict[str, Any]
-PREFIX = "robot-flywheel/"  # of our labels and annotations
-NAME_LABEL = PREFIX + "name"
-DEPLOYMENT_LABEL = PREFIX + "deployment"
-
 OVERDUE_S = 10.0  # past its grace period, a pod whose node is well is gone
 
 _ENDED: dict[str, Phase] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
@@ -81,6 +78,7 @@ def job_of(resource: Object, pods: list[Object], events: dict[str, list[Object]]
         note=note,
         failure=failure,
         lost=lost_pods(pods, now),
+        memory=max((_bytes(pod) for pod in pods), default=0),
     )
 
 
@@ -174,6 +172,12 @@ def at_work(pods: list[Object]) -> bool:
 def unwell(pod: Object) -> bool:
     """Is it worth asking for this pod's events?"""
     return (pod.get("status") or {}).get("phase") == "Pending"
+
+
+def _bytes(pod: Object) -> int:
+    """The largest memory limit of the pod's containers; 0 without any."""
+    limits = [each.get("resources", {}).get("limits", {}).get("memory") for each in pod.get("spec", {}).get("containers", [])]
+    return max((quantity_bytes(limit) for limit in limits if limit), default=0)
 
 
 def _limit(pod: Object, container: str) -> str:

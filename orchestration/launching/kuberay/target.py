@@ -8,8 +8,8 @@ from pathlib import Path
 
 from orchestration.launching.effects import InvalidSpec, Job, Unreachable
 from orchestration.launching.kuberay.api import Gone, Kubernetes, Object, Watched
-from orchestration.launching.kuberay.manifest import rayjob, read_manifest
-from orchestration.launching.kuberay.status import DEPLOYMENT_LABEL, NAME_LABEL, at_work, job_of, phase_of, unwell
+from orchestration.launching.kuberay.manifest import DEPLOYMENT_LABEL, NAME_LABEL, rayjob, read_manifest
+from orchestration.launching.kuberay.status import at_work, job_of, phase_of, unwell
 from orchestration.launching.target import Target
 from orchestration.launching.work import Attempt
 from ray_jobs.seam.store import StoreConfig
