@@ -4,6 +4,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from orchestration.ingest.assets import raw_listing
+from orchestration.launching.effects import Unreachable
 from orchestration.launching.reconcile import reconcile
 from orchestration.partitions import DAILY
 from orchestration.settings import current
@@ -71,11 +72,16 @@ def daily(context: dg.ScheduleEvaluationContext, flywheel: Flywheel) -> list[dg.
 
 @dg.sensor(minimum_interval_seconds=POLL_S, default_status=STATUS, description="Ends the Ray jobs whose Dagster run is over, cancelled or gone.")
 def reconciler(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SkipReason:
-    target = flywheel.existing_target()
-    if target is None:
+    targets = flywheel.existing_targets()
+    if not targets:
         return dg.SkipReason("no Ray is running")
-    ended = reconcile(flywheel.store, target, flywheel.settings.deployment, lambda run_id: run_is_alive(context.instance, run_id))
-    return dg.SkipReason(f"ended {', '.join(ended)}" if ended else "every job has a live owner")
+    told = []
+    for name, target in targets.items():
+        try:
+            told += reconcile(flywheel.store, target, flywheel.settings.deployment, lambda run_id: run_is_alive(context.instance, run_id))
+        except Unreachable as error:  # the others are looked after all the same
+            told.append(f"{name} could not be asked: {error}")
+    return dg.SkipReason("; ".join(told) or "every job has a live owner")
 
 
 def judged_uploads(store: Store, day: str) -> str | None:

@@ -3,10 +3,7 @@
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +14,10 @@ from orchestration.launching.head import Head
 from orchestration.launching.protocol import run_step
 from orchestration.launching.reconcile import reconcile
 from orchestration.launching.shell import Ports, perform
-from orchestration.launching.work import Outcome, RunInfo, Work
+from orchestration.launching.work import Outcome
 from ray_jobs.seam.results import read_pointer
 from ray_jobs.seam.store import Store, StoreConfig
-
-DAY = "2026-01-05"
-BUDGET_S = 60.0
+from tests.launching.bench import BUDGET_S, DAY, Abandoned, Bench, gone, until
 
 
 @pytest.fixture(scope="module")
@@ -30,77 +25,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     head = Head(tmp_path_factory.mktemp("home"))
     yield head
     head.stop()
-
-
-@dataclass
-class Bench:
-    """One test's store, target and marks; a run that can be asked again, interrupted and cancelled."""
-
-    store: Store
-    target: EmbeddedTarget
-    marks: Path
-    status: str = "STARTED"
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-
-    def work(self, mode: str = "ok", waits: bool = False, days: tuple[str, ...] = (DAY,), **more: Any) -> Work:
-        fixed = {"store": self.store.config.model_dump(), "marks": str(self.marks), "mode": mode, "waits": waits, **more}
-        return Work("episodes", days, "tests.launching.jobs.tiny", lambda chosen: {**fixed, "days": list(chosen)}, code=mode)
-
-    def run(self, number: int = 1, root: int = 1, retry: bool = False) -> RunInfo:
-        return RunInfo(f"run-{number:04d}", f"run-{root:04d}", datetime(2026, 11, 21, tzinfo=UTC) + timedelta(seconds=number), retry)
-
-    def perform(self, work: Work, run: RunInfo | None = None, until: Callable[[], bool] | None = None) -> Outcome:
-        """`until`: abandon the step, as a killed worker does, as soon as this is true."""
-
-        def log(line: str) -> None:
-            self.lines.append(line)
-
-        program = run_step(work, run or self.run())
-        if until is not None:
-            return perform(_abandoned(program, until), Ports(self.store, self.target, lambda: self.status, log, self.messages.append))
-        return perform(program, Ports(self.store, self.target, lambda: self.status, log, self.messages.append))
-
-    def starts(self) -> list[Path]:
-        return sorted(self.marks.glob("20*"))
-
-    def pid(self) -> int:
-        return int(self.starts()[-1].read_text())
-
-    def go(self) -> None:
-        (self.marks / "go").touch()
-
-    def pointers(self) -> list[str]:
-        return [entry.key for entry in self.store.list("partitions/")]
-
-    def await_start(self, count: int = 1) -> None:
-        _await(lambda: len(self.starts()) >= count and all(path.read_text() for path in self.starts()))
-
-
-class _Abandoned(RuntimeError):
-    pass
-
-
-def _abandoned(program: Any, until: Callable[[], bool]) -> Any:
-    effect = next(program)
-    while not until():
-        effect = program.send((yield effect))
-    program.close()
-    raise _Abandoned
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + BUDGET_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within its budget"
-        time.sleep(0.05)
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.fixture
@@ -141,7 +65,7 @@ def test_killed_driver_is_infrastructure_and_retried(bench: Bench) -> None:
 
 
 def test_abandoned_step_is_adopted_by_its_retry(bench: Bench) -> None:
-    with pytest.raises(_Abandoned):
+    with pytest.raises(Abandoned):
         bench.perform(bench.work(waits=True), until=lambda: bool(bench.starts()))
     bench.go()
     outcome = bench.perform(bench.work(waits=True), bench.run(2, root=1, retry=True))
@@ -171,10 +95,10 @@ def test_cancel_stops_the_job_and_an_eviction_leaves_it(bench: Bench, status: st
     program = run_step(bench.work(waits=True), bench.run())
     with pytest.raises(KeyboardInterrupt):
         perform(program, Ports(bench.store, bench.target, lambda: bench.status, bench.lines.append, interrupt))
-    assert _gone(bench.pid()) == stops and not bench.pointers()
+    assert gone(bench.pid()) == stops and not bench.pointers()
     if not stops:
         assert reconcile(bench.store, bench.target, "local", lambda root: root != "run-0001")
-        _await(lambda: _gone(bench.pid()))
+        until(lambda: gone(bench.pid()))
         assert not bench.target.jobs("local")
 
 
@@ -185,7 +109,7 @@ def test_killed_head_is_infrastructure_and_nothing_is_published_twice(bench: Ben
         assert state is not None
         first = bench.pid()
         os.kill(state.pid, signal.SIGKILL)
-        _await(lambda: _gone(first))
+        until(lambda: gone(first))
         bench.go()
 
     before = head.ensure()

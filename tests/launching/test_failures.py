@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from orchestration.launching.effects import Job
-from orchestration.launching.embedded import phase_of
 from orchestration.launching.failures import classify, one_line, report_in
+from orchestration.launching.ray_api import phase_of
 from orchestration.launching.survey import AttemptSeen, Fail, Finish, Follow, Mint, Seen, decide
 from orchestration.launching.work import Attempt, Ended, Resources, RunInfo, Work, base_of
 from ray_jobs.seam.results import REPORT_MARK, Closed, DayResult, JobError
