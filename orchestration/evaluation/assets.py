@@ -115,7 +115,7 @@ def champion(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[
     kinds={"ray", "pytorch"},
     owners=["team:robot-learning"],
     output_required=False,
-    description="What curation is worth: the same training on everything uploaded, and on a random drop of the same size, on the same seeds.",
+    description="What curation is worth: the same trainings and rollouts on everything uploaded, on a random drop, and on what was kept.",
 )
 def curation_effect(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
     settings, store = flywheel.settings, flywheel.store

@@ -1,4 +1,4 @@
-"""The tasks of the study: read normalised episodes as the packer would, train an arm, and roll it out.
+"""The tasks of the study: read normalised episodes as the packer would, train an arm with one seed, and roll it out.
 
 All arms are read, trained and evaluated by the same code: the extraction, loop and evaluator of training and evaluation.
 The one difference to `policy`: an arm trains in one process with whole batches, `policy` in several that average their gradients.
@@ -15,6 +15,7 @@ from ray_jobs.episode import open_clip, read_episode
 from ray_jobs.packing.video import CorruptVideo, decoded
 from ray_jobs.seam.configs import EvaluateSettings, TrainSettings
 from ray_jobs.seam.errors import DataError, FlywheelError, NotFound, StoreError
+from ray_jobs.seam.proportions import wilson
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.features import find_extractor
 from ray_jobs.training.ingest import features_of
@@ -72,8 +73,8 @@ def _frames(path: Path, lead_in: int, wanted: np.ndarray) -> Iterator[np.ndarray
     raise CorruptVideo(f"{path.name}: has no frame {int(wanted[number])}, which the recording says it has")
 
 
-def run_arm(parts: list[Samples], shape: Shape, training: TrainSettings, evaluation: EvaluateSettings) -> dict[str, Any] | str:
-    """Train on the samples for settings.steps and roll out on the seeds of `evaluation`; what `arms` says of an arm.
+def run_arm(samples: dict[str, Samples], episodes: list[str], shape: Shape, training: TrainSettings, evaluation: EvaluateSettings) -> dict[str, Any] | str:
+    """Train on these episodes for training.steps and roll out on the seeds of `evaluation`; what `arms` says of one training seed.
 
     A text where training failed as it would for the user: an arm of damaged data may well do so.
     """
@@ -87,6 +88,7 @@ def run_arm(parts: list[Samples], shape: Shape, training: TrainSettings, evaluat
 
     torch.set_num_threads(1)
     torch.manual_seed(training.seed)
+    parts = [samples[episode] for episode in episodes]
     rows = join(parts)
     found = statistics(parts)
     config = PolicyConfig(policy=training.policy, state_width=len(shape[0]), action_width=len(shape[1]), camera=shape[2], feature_width=rows.features.shape[1])
@@ -104,3 +106,24 @@ def run_arm(parts: list[Samples], shape: Shape, training: TrainSettings, evaluat
         trials[str(seed)] = TrialScore(success=trial.success, steps=trial.steps)
     told = Rollouts(model=f"unpublished/{content_hash(policy)}", evaluator=evaluation.evaluator, trials=trials).summary()
     return {**told, "episodes": len(parts), "frames": len(rows), "steps": state.step, "loss": state.curve[-1][1]}
+
+
+def pooled(found: dict[int, dict[str, Any] | str]) -> dict[str, Any] | str:
+    """One arm over its training seeds: training seed -> what `run_arm` said. A text where a seed could not be trained:
+    the mean of the others would flatter the arm.
+
+    Every seed rolls out equally often, so the rate is the mean over seeds. low and high are the Wilson 95 % interval of all
+    rollouts taken as independent. They are not: all policies face the same scenes. So the interval describes the policies of
+    these training seeds; how far another training seed may lie from them is seen from the rates of the seeds alone.
+    """
+    seeds: dict[str, dict[str, Any]] = {}
+    for seed, told in found.items():
+        if isinstance(told, str):
+            return f"with training seed {seed}: {told}"
+        seeds[str(seed)] = told
+    rollouts, successes = (sum(told[name] for told in seeds.values()) for name in ("rollouts", "successes"))
+    low, high = wilson(successes, rollouts)
+    first = next(iter(seeds.values()))
+    frames = round(sum(told["frames"] for told in seeds.values()) / len(seeds))
+    counts = {"episodes": first["episodes"], "frames": frames, "steps": first["steps"]}
+    return {**counts, "rollouts": rollouts, "successes": successes, "rate": successes / rollouts, "low": low, "high": high, "training_seeds": seeds}

@@ -1,13 +1,16 @@
-"""Step "effect": at equal steps, what does a policy learn from everything uploaded, and from a random drop of the kept set's size?"""
+"""Step "effect": at equal steps, what does a policy learn from everything uploaded, from what was kept, and from as much drawn at random?
 
-import io
+With one training seed the arms of damaged data differ more by luck than by their data: each arm is trained with several.
+"""
+
 import random
 import time
 from collections import Counter
 from typing import Any
 
 from ray_jobs.driver import Execution, connect
-from ray_jobs.effect.arms import Read, Shape, extract, run_arm
+from ray_jobs.effect.arms import Read, Shape, extract, pooled, run_arm
+from ray_jobs.effect.present import bars, table
 from ray_jobs.seam.configs import EffectConfig
 from ray_jobs.seam.errors import DataError, FlywheelError
 from ray_jobs.seam.model import digest
@@ -15,7 +18,6 @@ from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
 from ray_jobs.training.ingest import is_held_out
-from ray_jobs.training.present import markdown_picture
 from ray_jobs.training.samples import Samples
 
 EPISODES_PER_TASK = 32
@@ -35,17 +37,13 @@ def run(config: EffectConfig, execution: Execution) -> dict[str, DayResult]:
     shape, usable = _usable(read)
     if not usable:
         return {day: DayResult(reason="no actions to learn from", output={"arms": {}}, output_digest=digest({}))}
-    everything = sorted(usable)
-    size = min(len(everything), len(kept & usable.keys()))
-    chosen = {"all": everything}
-    if size:
-        chosen["random_drop"] = random_drop(everything, size, config.training.seed)
-    arms, failed = _arms(config, execution, shape, {arm: [usable[episode] for episode in ids] for arm, ids in chosen.items()})
+    chosen = drawn(config, sorted(usable), sorted(kept & usable.keys()))
+    arms, failed = _arms(config, execution, shape, usable, chosen)
     counts = {
         "episodes": len(uploaded),
         "kept": len(kept),
         "unreadable": len(uploaded) - len(usable),
-        **{f"arm_{arm}": len(ids) for arm, ids in chosen.items()},
+        **{f"arm_{arm}": len(ids[config.training.seed]) for arm, ids in chosen.items()},
     }
     shown = {"arms": Shown(type="md", value=table(arms, failed)), "success": Shown(type="md", value=bars(arms))}
     shown["seconds"] = Shown(type="float", value=round(time.monotonic() - started, 2))
@@ -60,9 +58,14 @@ def _episodes(store: Store, config: EffectConfig) -> tuple[list[str], set[str]]:
     return sorted(learned), kept & learned
 
 
-def random_drop(episodes: list[str], size: int, seed: int) -> list[str]:
-    """As many episodes as curation kept, drawn without looking at them."""
-    return sorted(random.Random(seed).sample(episodes, size))
+def drawn(config: EffectConfig, everything: list[str], kept: list[str]) -> dict[str, dict[int, list[str]]]:
+    """Arm -> training seed -> its episodes. The random drop is as many as curation kept, drawn anew for each seed without looking at them."""
+    seeds = range(config.training.seed, config.training.seed + config.seeds)
+    arms = {"all": {seed: everything for seed in seeds}}
+    if kept:
+        arms["random_drop"] = {seed: sorted(random.Random(seed).sample(everything, len(kept))) for seed in seeds}
+        arms["curated"] = {seed: kept for seed in seeds}
+    return arms
 
 
 def _extract(config: EffectConfig, execution: Execution, uploaded: list[str]) -> dict[str, Read]:
@@ -89,22 +92,28 @@ def _usable(read: dict[str, Read]) -> tuple[Shape, dict[str, Samples]]:
     return common[0], {episode: samples for episode, (shape, samples) in told.items() if (shape, samples.features.shape[1]) == common}
 
 
-def _arms(config: EffectConfig, execution: Execution, shape: Shape, samples: dict[str, list[Samples]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Each arm in a task of its own. The second: arms that could not be trained, and why."""
+def _arms(
+    config: EffectConfig, execution: Execution, shape: Shape, usable: dict[str, Samples], chosen: dict[str, dict[int, list[str]]]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Each training seed of each arm in a task of its own. The second: arms that could not be trained, and why."""
     import ray
 
     task = ray.remote(num_cpus=1)(run_arm)
-    running = {arm: task.remote(parts, shape, config.training, config.evaluation) for arm, parts in samples.items()}
-    arms: dict[str, Any] = {}
-    failed: dict[str, str] = {}
-    for done, (arm, reference) in enumerate(running.items(), 1):
-        found = _get(reference)
-        if isinstance(found, str):
-            failed[arm] = found
-        else:
-            arms[arm] = found
-        execution.progress(config.days[-1], "arms", done, len(running), "arms")
-    return arms, failed
+    samples = ray.put(usable)
+    running: dict[Any, tuple[str, int]] = {}
+    for arm, seeds in chosen.items():
+        for seed, ids in seeds.items():
+            training = config.training.model_copy(update={"seed": seed})
+            running[task.remote(samples, ids, shape, training, config.evaluation)] = arm, seed
+    found: dict[str, dict[int, Any]] = {arm: dict.fromkeys(seeds) for arm, seeds in chosen.items()}
+    waiting = list(running)
+    while waiting:
+        (done,), waiting = ray.wait(waiting, num_returns=1)
+        arm, seed = running[done]
+        found[arm][seed] = _get(done)
+        execution.progress(config.days[-1], "arms", len(running) - len(waiting), len(running), "trainings")
+    told = {arm: pooled(seeds) for arm, seeds in found.items()}
+    return {arm: each for arm, each in told.items() if not isinstance(each, str)}, {arm: each for arm, each in told.items() if isinstance(each, str)}
 
 
 def _get(reference: Any) -> Any:
@@ -116,31 +125,3 @@ def _get(reference: Any) -> Any:
         if isinstance(error.cause, FlywheelError):
             raise type(error.cause)(str(error.cause)) from error
         raise DataError(f"a task of the study failed: {str(error.cause).splitlines()[0][:200]}") from error
-
-
-def table(arms: dict[str, Any], failed: dict[str, str]) -> str:
-    lines = ["| trained on | episodes | rows | success | 95 % interval |", "|---|---|---|---|---|"]
-    for arm, told in arms.items():
-        interval = f"{told['low']:.0%} to {told['high']:.0%}"
-        lines.append(f"| {_name(arm)} | {told['episodes']} | {told['frames']} | {told['successes']} of {told['rollouts']} | {interval} |")
-    lines += [f"| {_name(arm)} | | | could not be trained: {reason} | |" for arm, reason in failed.items()]
-    return "\n".join(lines)
-
-
-def bars(arms: dict[str, Any]) -> str:
-    """Markdown with a small PNG: success and its interval, per arm."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 2.4), dpi=90, layout="constrained")
-    axes = figure.subplots()
-    rates = [told["rate"] for told in arms.values()]
-    errors = [[told["rate"] - told["low"] for told in arms.values()], [told["high"] - told["rate"] for told in arms.values()]]
-    axes.bar([_name(arm) for arm in arms], rates, yerr=errors, capsize=4, width=0.5)
-    axes.set(ylim=(0, 1), ylabel="success")
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png")
-    return markdown_picture(sink.getvalue(), "png", "success of the arms")
-
-
-def _name(arm: str) -> str:
-    return {"all": "everything uploaded", "random_drop": "a random drop"}.get(arm, arm)

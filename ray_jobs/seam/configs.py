@@ -1,5 +1,7 @@
 """What each job is told: one frozen document per job. Keys name objects in `store`; nothing here is a secret."""
 
+from pydantic import Field
+
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import StoreConfig
 
@@ -128,9 +130,13 @@ class EvaluateConfig(JobConfig):
 
 
 class EffectConfig(JobConfig):
-    """What curation is worth: train at equal steps on everything uploaded, and on a random drop of the same size."""
+    """What curation is worth: train at equal steps on everything uploaded, on what was kept, and on as much drawn at random.
+
+    `seeds` policies are trained per arm, from training.seed upwards; more than the default are for a study by hand.
+    """
 
     episodes: dict[str, str]
     verdicts: dict[str, str]
     training: TrainSettings = TrainSettings()
     evaluation: EvaluateSettings = EvaluateSettings()
+    seeds: int = Field(default=3, ge=1)
