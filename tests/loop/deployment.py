@@ -27,6 +27,7 @@ CODE = ("orchestration", "ray_jobs", "fleet", "definitions.py", "dagster.yaml", 
 DEMO: dict[str, Any] = {
     "deployment": "test",
     "first_day": "2026-01-05",
+    "window_days": 3,
     "measure": {"task": "pick_place"},
     "training": {"steps": 40, "batch": 32, "workers": 1, "checkpoint_every": 20},
     "evaluation": {"evaluator": "simulated_arm", "rollouts": 4, "actors": 1},
