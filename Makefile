@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export RAY_USAGE_STATS_ENABLED = 0
 export DAGSTER_DISABLE_TELEMETRY = yes
 
-.PHONY: setup loop ui test test-oracle lint bench clean lock
+.PHONY: setup loop ui test test-oracle lint bench cluster-up cluster-down clean lock
 
 setup: $(READY)
 
@@ -35,6 +35,12 @@ lint: $(READY)
 
 bench: $(READY)  ## BENCH=name for one of them
 	$(BIN)/python -m benchmarks $(BENCH)
+
+cluster-up: $(READY)  ## A real Kubernetes on this machine, as root: docs/testbed.md. The first time it compiles for ten minutes
+	$(BIN)/python -m testbed up
+
+cluster-down: $(READY)  ## Remove the cluster; what was compiled stays
+	$(BIN)/python -m testbed down
 
 clean:  ## Remove what the loop made; the environment stays
 	$(BIN)/python -m orchestration.cli clean
