@@ -31,6 +31,7 @@ class Triggers(Strict):
     poll_s: int = 30
     recent_days: int = 14
     daily_at: str = "0 5 * * *"  # cron, UTC
+    keep_days: int = Field(default=14, ge=1)  # after which attempts and code archives that nothing names are swept
 
 
 class Settings(BaseSettings):

@@ -1,11 +1,13 @@
-"""What starts runs: arrivals, changed days, the daily schedule; and the reconciler that ends what nobody owns."""
+"""What starts runs: arrivals, changed days, the daily schedule; the reconciler that ends what nobody owns; and the sweeper."""
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from orchestration.ingest.assets import raw_listing
+from orchestration.launching.code import code
 from orchestration.launching.effects import Unreachable
 from orchestration.launching.reconcile import reconcile
+from orchestration.launching.sweep import sweep
 from orchestration.partitions import DAILY
 from orchestration.settings import current
 from orchestration.steps import Flywheel, run_is_alive
@@ -82,6 +84,13 @@ def reconciler(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.Sk
         except Unreachable as error:  # the others are looked after all the same
             told.append(f"{name} could not be asked: {error}")
     return dg.SkipReason("; ".join(told) or "every job has a live owner")
+
+
+@dg.sensor(minimum_interval_seconds=86400, default_status=STATUS, description="Removes old attempts that no publication names, and code that nothing uses.")
+def sweeper(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SkipReason:
+    settings = flywheel.settings
+    told = sweep(flywheel.store, settings.deployment, lambda run_id: run_is_alive(context.instance, run_id), settings.triggers.keep_days, code().sha256)
+    return dg.SkipReason("\n".join(told) or "nothing is old enough to go")
 
 
 def judged_uploads(store: Store, day: str) -> str | None:

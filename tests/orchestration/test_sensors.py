@@ -1,5 +1,7 @@
 """The sensors and the schedule themselves, on a store and a Dagster instance of their own."""
 
+import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from orchestration import settings
 from orchestration.ingest.assets import raw_listing
+from orchestration.launching.effects import Job, Unreachable
 from orchestration.steps import Flywheel
 from orchestration.triggers import sensors
 from ray_jobs.seam.layout import UNPARTITIONED, pointer
@@ -67,3 +70,43 @@ def test_the_reconciler_starts_no_ray_only_to_look(deployment: Flywheel) -> None
     with dg.instance_for_test() as instance:
         context = dg.build_sensor_context(instance=instance, resources={"flywheel": deployment})
         assert "no Ray" in str(sensors.reconciler(context).skip_message)
+
+
+class Cluster:
+    """A target with one job, whose run is unknown to this Dagster; or one that does not answer."""
+
+    def __init__(self, answers: bool = True):
+        self.found = {"x-a1": Job("x-a1", "uid", "succeeded", {"deployment": "demo", "base": "x", "number": "1", "root_run": "gone", "spec": "s"})}
+        self.answers = answers
+
+    def jobs(self, deployment: str) -> list[Job]:
+        if not self.answers:
+            raise Unreachable("it does not answer")
+        return list(self.found.values())
+
+    def find(self, name: str) -> Job | None:
+        return self.found.get(name)
+
+    def delete(self, name: str, uid: str) -> None:
+        del self.found[name]
+
+
+def test_the_reconciler_looks_after_every_target_whatever_one_of_them_says(deployment: Flywheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = {"a": Cluster(answers=False), "b": Cluster()}
+    monkeypatch.setattr(Flywheel, "existing_targets", lambda self: targets)
+    with dg.instance_for_test() as instance:
+        context = dg.build_sensor_context(instance=instance, resources={"flywheel": deployment})
+        assert sensors.reconciler(context).skip_message == "a could not be asked: it does not answer; removed x-a1: its run is over"
+        assert not targets["b"].found
+
+
+def test_the_sweeper_tells_what_went(deployment: Flywheel) -> None:
+    with dg.instance_for_test() as instance:
+        context = dg.build_sensor_context(instance=instance, resources={"flywheel": deployment})
+        deployment.store.put("attempts/episodes-1/a1/e1/log/000000.txt", b"a word")
+        assert sensors.sweeper(context).skip_message == "nothing is old enough to go"
+        month = time.time() - 30 * 86400
+        assert deployment.store.root is not None
+        os.utime(deployment.store.root / "attempts/episodes-1/a1/e1/log/000000.txt", (month, month))
+        assert "swept episodes-1: 1 objects" in str(sensors.sweeper(context).skip_message)
+        assert not list(deployment.store.list("attempts/"))
