@@ -50,8 +50,8 @@ def _remove() -> None:
     """Nothing is asked to end well: all that would be saved goes anyway, and nothing that hangs can hold this up."""
     known = names()
     end([name for name in known if name.startswith("kubelet")], signal.SIGKILL)  # first, so that no pod is started again
-    end(["postgres"], signal.SIGINT)  # killed, it leaves a piece of shared memory behind
     end(known, signal.SIGKILL)
+    postgres.clear()
     for number in nodes.NUMBERS:
         nodes.clear(number)
     network.down()

@@ -4,11 +4,14 @@ import shutil
 from pathlib import Path
 
 from testbed.layout import BRIDGE_ADDRESS, POD_NETWORK, POSTGRES_PORT, RUN
-from testbed.processes import start, wait_for
-from testbed.shell import run, succeeds
+from testbed.processes import boot, start, wait_for
+from testbed.shell import read, run, succeeds
 
 URL = f"postgresql://dagster:dagster@{BRIDGE_ADDRESS}:{POSTGRES_PORT}/dagster"
 _USER = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")  # it refuses to run as root
+
+# After a SIGKILL its lock file names a process that is a zombie for a while, which it would take for another server
+_FORGET = '[ ! -f "$0" ] || sed -i 1s/.*/99999999/ "$0"; exec "$@"'
 
 
 def _programs() -> Path:
@@ -27,7 +30,8 @@ def start_postgres() -> None:
             handle.write(f"host all all {POD_NETWORK} trust\n")
         (data / "made").touch()
     socket = ("-c", f"listen_addresses={BRIDGE_ADDRESS}", "-c", "unix_socket_directories=")
-    start("postgres", *_USER, _programs() / "postgres", "-D", data, "-p", POSTGRES_PORT, *socket, "-c", "fsync=off", "-c", "max_connections=300")
+    program = (_programs() / "postgres", "-D", data, "-p", POSTGRES_PORT, *socket, "-c", "fsync=off", "-c", "max_connections=300")
+    start("postgres", *_USER, "sh", "-c", _FORGET, data / "postmaster.pid", *program)
 
 
 def wait_ready() -> None:
@@ -35,6 +39,13 @@ def wait_ready() -> None:
     server = URL.rpartition("/")[0]
     if not succeeds(_programs() / "psql", "-qd", URL, "-c", "SELECT 1"):
         run(_programs() / "psql", "-qd", f"{server}/postgres", "-c", "CREATE DATABASE dagster")
+
+
+def clear() -> None:
+    """Killed, it leaves a piece of shared memory, whose number is in the last line but one of its lock file."""
+    lines = read(RUN / "postgres" / "postmaster.pid").decode().splitlines()
+    if len(lines) > 6 and read(RUN / "boot").decode() == boot():
+        succeeds("ipcrm", "-m", lines[6].split()[1])
 
 
 def ready() -> bool:

@@ -21,9 +21,9 @@ def boot() -> str:
 
 
 def _identity(pid: int) -> str | None:
-    """What no other process has, for a living one; a zombie is dead."""
+    """What no other process has, for a living one. A zombie is dead, but not before its last thread is: until then its ports are taken."""
     state, *fields = read(Path(f"/proc/{pid}/stat")).decode().rpartition(")")[2].split() or ["X"]
-    return None if state in "ZX" else f"{pid} {fields[18]} {boot()}"
+    return None if state == "X" or (state == "Z" and int(fields[16]) <= 1) else f"{pid} {fields[18]} {boot()}"
 
 
 def names() -> list[str]:
@@ -42,6 +42,12 @@ def living(name: str) -> int | None:
         return None
     pid = int(identity.split()[0])
     return pid if _identity(pid) == identity else None
+
+
+def stopped(name: str) -> bool:
+    """Whether each of its threads stands still after a SIGSTOP."""
+    states = [read(path).decode().rpartition(")")[2].split()[:1] for path in Path(f"/proc/{living(name)}/task").glob("*/stat")]
+    return bool(states) and all(state == ["T"] for state in states)
 
 
 def start(name: str, *command: object, environment: dict[str, str] | None = None) -> bool:
