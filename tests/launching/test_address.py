@@ -10,19 +10,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from orchestration.launching import head as heads
 from orchestration.launching.address import AddressTarget
 from orchestration.launching.code import archive, code
 from orchestration.launching.effects import Denied, InvalidSpec, Job, Unreachable
 from orchestration.launching.head import Head
+from orchestration.launching.places import Address, build
 from orchestration.launching.protocol import run_step
 from orchestration.launching.ray_api import job_of
 from orchestration.launching.reconcile import reconcile
 from orchestration.launching.shell import Ports, perform
 from orchestration.launching.work import Attempt, Budgets, Outcome, Resources
 from ray_jobs.seam import layout
+from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.results import read_pointer
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.launching.bench import BUDGET_S, DAY, Abandoned, Bench, gone, until
@@ -35,12 +39,15 @@ class Cluster:
     """Whoever runs it may stop it and start it again at its address; each start has a token of its own, which they put into a file."""
 
     folder: Path
+    s3: str
     port: int = 0
     head: Head = field(init=False)
 
     def __post_init__(self) -> None:
+        """Its processes know the S3 that is near it: Ray's own client AWS_*, our stores LAB_*."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.head = Head(self.folder, num_cpus=4, env={"PATH": path, "PYTHONPATH": ""})
+        keys = {f"{name}_{key}": "testing" for name in ("AWS", "LAB") for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+        self.head = Head(self.folder, num_cpus=4, env={"PATH": path, "PYTHONPATH": "", "AWS_ENDPOINT_URL": self.s3, "AWS_DEFAULT_REGION": "us-east-1", **keys})
 
     @property
     def url(self) -> str:
@@ -65,11 +72,15 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), f"http://{host}:{port}")
     (cluster.folder / "flywheel.zip").write_bytes(archive({**code().files, TINY: Path(TINY).read_bytes()}))
     cluster.start()
     yield cluster
     cluster.head.stop()
+    moto.stop()
 
 
 @pytest.fixture
@@ -112,6 +123,21 @@ def test_a_job_runs_from_the_archive_alone_and_its_log_is_read_by_offset(bench: 
     assert pointer is not None and done.days[DAY].pointer == pointer and done.execution == bench.starts()[0].name
     assert "Running entrypoint" in seen[0] and seen[1] == seen[0][20 : 20 + len(seen[1])]
     assert bench.target.logs("nothing-of-that-name") == ""
+
+
+def test_code_and_results_travel_through_an_object_store(bench: Bench, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"LAB_{key}", "testing")
+    monkeypatch.setenv("LAB_TOKEN", Path(cluster.token).read_text())
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    boto3.client("s3", endpoint_url=cluster.s3, region_name="us-east-1", **keys).create_bucket(Bucket="lab")
+    bench.store = Store(StoreConfig(url="s3://lab/store", endpoint=cluster.s3, region="us-east-1", credentials="LAB"))
+    bench.store.put(layout.code("ok"), (cluster.folder / "flywheel.zip").read_bytes())  # as if this were the code's hash
+    place = Address(kind="address", url=cluster.url, token="LAB_TOKEN")
+    bench.target = build("lab", place, cluster.folder, bench.store.config)
+    assert bench.perform(bench.work()).days[DAY].state == "published" and len(bench.starts()) == 1
+    with pytest.raises(UserError, match="cannot reach the store file:"):
+        build("lab", place, cluster.folder, StoreConfig(url="file:///nowhere"))
 
 
 def test_a_launcher_that_starts_again_adopts_the_job(bench: Bench, cluster: Cluster) -> None:
