@@ -38,7 +38,7 @@ class LocalRunLauncher(DefaultRunLauncher):
         if time.monotonic() - since < GRACE_S:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         del self._missing[run.run_id]
-        return CheckRunHealthResult(WorkerStatus.FAILED, f"the run's process {worker[0]} is gone, and its job goes on; a retry adopts it")
+        return CheckRunHealthResult(WorkerStatus.FAILED, f"the run's process {worker[0]} is gone; its retry adopts the job")
 
     def _worker(self, run_id: str) -> tuple[int, float] | None:
         """(pid, seconds since 1970 at which it said so) from the run's own events; the last, should it have had several."""
