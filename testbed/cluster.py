@@ -7,8 +7,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from testbed import api, build, control_plane, credentials, description, network, nodes, operators, postgres, s3
-from testbed.layout import API_SERVER, BRIDGE_ADDRESS, CACHE, HOME, IMAGE, KUBECONFIG, RUN
+from testbed import api, build, control_plane, credentials, description, leftovers, network, nodes, operators, postgres, s3
+from testbed.layout import API_SERVER, BRIDGE_ADDRESS, CACHE, HOME, IMAGE, KUBECONFIG, RUN, node_folder
 from testbed.processes import boot, end, living, names
 from testbed.shell import TestbedError, read
 
@@ -36,7 +36,7 @@ def up() -> None:
         s3.wait_ready()
         operators.wait_ready()
         nodes.wait_ready(1)
-        if nodes.folder(2).exists() and living("containerd-2"):
+        if node_folder(2).exists() and living("containerd-2"):
             nodes.add_node()
         description.write(_describe())
 
@@ -53,9 +53,10 @@ def _remove() -> None:
     end(known, signal.SIGKILL)
     postgres.clear()
     for number in nodes.NUMBERS:
-        nodes.clear(number)
+        leftovers.clear_node(number)
     network.down()
-    nodes.remove_folder(RUN)
+    leftovers.clear_shared_places()
+    leftovers.remove_folder(RUN)
     if RUN.exists():
         raise TestbedError(f"{RUN} could not be removed: look what keeps it with `fuser -vm {RUN}`")
 

@@ -1,5 +1,6 @@
 """Where the testbed keeps things, the addresses it takes and the versions it is made of."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ REPOSITORY = HERE.parent
 MODULES = HERE / "modules"
 
 HOME = Path(os.environ.get("FLYWHEEL_TESTBED") or "/var/tmp/flywheel-testbed")  # the user postgres must be able to enter it
+NAME = f"testbed-{hashlib.sha256(str(HOME).encode()).hexdigest()[:6]}"  # of cgroups, namespaces and tables: what is cleared up is always one's own
 CACHE = HOME / "cache"  # what `build` made; outlives `down`
 RUN = HOME / "run"  # everything of the running cluster, etcd's data included; `down` removes it
 LOGS = RUN / "logs"
@@ -23,6 +25,10 @@ API_PORT, POSTGRES_PORT, S3_PORT, OTHER_S3_PORT = 6443, 5433, 7070, 7071
 API_SERVER = f"https://{BRIDGE_ADDRESS}:{API_PORT}"
 
 IMAGE, PAUSE_IMAGE = "localhost/base:bookworm", "localhost/pause:3.10"
+
+
+def node_folder(number: int) -> Path:
+    return RUN / f"node-{number}"
 
 
 def node_address(number: int) -> str:

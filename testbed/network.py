@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from testbed.layout import BRIDGE, BRIDGE_ADDRESS, POD_NETWORK, RUN
+from testbed.layout import BRIDGE, BRIDGE_ADDRESS, NAME, POD_NETWORK, RUN
 from testbed.processes import boot
 from testbed.shell import read, run, succeeds
 
-NAMESPACE = "testbed-2"
+NAMESPACE = f"{NAME}-2"
 LINK = "ktn2"  # our end of the second node's cable
-TABLE = "flywheel-testbed"  # nftables: pods reach the world under this machine's address
+TABLE = NAME  # nftables: pods reach the world under this machine's address
 _SETTINGS = [  # kubelet and CNI change these; `down` puts back what was there
     *("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "vm.overcommit_memory", "vm.panic_on_oom"),
     *("kernel.panic", "kernel.panic_on_oops", "kernel.keys.root_maxkeys", "kernel.keys.root_maxbytes"),

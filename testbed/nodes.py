@@ -1,41 +1,29 @@
 """Two nodes on one machine: each has its kubelet, containerd and kube-proxy, and its own folder, cgroup, pod network; the second its own namespace."""
 
 import contextlib
-import hashlib
 import json
-import os
-import shutil
 import signal
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from testbed import api, images, network
 from testbed.build import program
 from testbed.credentials import CA
-from testbed.layout import BRIDGE, BRIDGE_ADDRESS, INTERNAL_KUBECONFIG, PAUSE_IMAGE, POD_NETWORK, RUN, node_address
+from testbed.layout import BRIDGE, BRIDGE_ADDRESS, INTERNAL_KUBECONFIG, NAME, PAUSE_IMAGE, POD_NETWORK, node_address, node_folder
+from testbed.leftovers import cgroups, clear_node
 from testbed.processes import end, start, wait_for
-from testbed.shell import TestbedError, read, run, succeeds, wait_until
+from testbed.shell import TestbedError, run, succeeds, wait_until
 
 NUMBERS = (1, 2)
-_CNI_NETWORK = "flywheel-testbed"
-_CNI_RESULTS = Path("/var/lib/cni/results")  # what containerd's CNI library keeps of each pod
-_LOG_LINKS = Path("/var/log/containers")  # kubelet's, in no setting
-_SHIM_SOCKETS = Path("/run/containerd/s")  # the shims', in no setting
-
-
-def folder(number: int) -> Path:
-    return RUN / f"node-{number}"
 
 
 def start_runtime(number: int) -> None:
     """containerd with the images. Needs no API server, so that it can be made ready beside it."""
-    here, address = folder(number), node_address(number)
+    here, address = node_folder(number), node_address(number)
     (here / "cni").mkdir(parents=True, exist_ok=True)
     for name, content in _configuration(here, number).items():
         (here / name).write_text(content)
-    for group in _cgroups(number, missing=True):
+    for group in cgroups(number, missing=True):
         group.mkdir(exist_ok=True)
     network.make_bridge(address, number)
     start(f"containerd-{number}", *network.inside(number), "containerd", "--config", here / "containerd.toml")
@@ -49,7 +37,7 @@ def start_runtime(number: int) -> None:
 
 
 def start_node(number: int) -> None:
-    here, inside, config = folder(number), network.inside(number), f"--kubeconfig={INTERNAL_KUBECONFIG}"
+    here, inside, config = node_folder(number), network.inside(number), f"--kubeconfig={INTERNAL_KUBECONFIG}"
     name = f"--hostname-override=node-{number}"
     conntrack = ("--conntrack-max-per-core=0", "--conntrack-min=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0")
     addresses = ("--metrics-bind-address=127.0.0.1:10249", "--healthz-bind-address=127.0.0.1:10256")
@@ -77,7 +65,7 @@ def lose_node() -> None:
     """End the second node as a power cut does: packets vanish, and kubelet, containerd and pods go without a word."""
     network.unplug()
     end([f"{part}-2" for part in ("kubelet", "containerd", "kube-proxy")], signal.SIGKILL)
-    clear(2)
+    clear_node(2)
 
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
@@ -115,7 +103,7 @@ def _configuration(here: Path, number: int) -> dict[str, str]:
         "kind": "KubeletConfiguration",
         **{"address": node_address(number), "healthzPort": 0, "readOnlyPort": 0, "nodeStatusUpdateFrequency": "4s"},
         **{"containerRuntimeEndpoint": f"unix://{here}/containerd.sock", "podLogsDir": f"{here}/podlogs"},
-        **{"cgroupDriver": "cgroupfs", "cgroupRoot": f"/flywheel-{number}", "failCgroupV1": False, "enforceNodeAllocatable": []},
+        **{"cgroupDriver": "cgroupfs", "cgroupRoot": f"/{NAME}-{number}", "failCgroupV1": False, "enforceNodeAllocatable": []},
         **{"failSwapOn": False, "makeIPTablesUtilChains": False, "clusterDomain": "cluster.local", "clusterDNS": [BRIDGE_ADDRESS]},
         "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}, "x509": {"clientCAFile": str(CA)}},
         "authorization": {"mode": "AlwaysAllow"},
@@ -126,7 +114,7 @@ def _configuration(here: Path, number: int) -> dict[str, str]:
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipMasq": False, "hairpinMode": True, "ipam": addresses}
     return {
         "kubelet.json": json.dumps(kubelet, indent=1),
-        "cni/10-testbed.conflist": json.dumps({"cniVersion": "0.4.0", "name": _CNI_NETWORK, "plugins": [bridge]}, indent=1),
+        "cni/10-testbed.conflist": json.dumps({"cniVersion": "0.4.0", "name": NAME, "plugins": [bridge]}, indent=1),
         "containerd.toml": f"""version = 2
 root = "{here}/containerd"
 state = "{here}/run"
@@ -149,63 +137,3 @@ oom_score = 0
     conf_dir = "{here}/cni"
 """,
     }
-
-
-def _cgroups(number: int, missing: bool = False) -> list[Path]:
-    """This node's cgroup in every hierarchy (version 1: one folder per controller)."""
-    base = Path("/sys/fs/cgroup")
-    roots = [base] if (base / "cgroup.controllers").exists() else [path for path in base.iterdir() if path.is_dir() and not path.is_symlink()]
-    return [root / f"flywheel-{number}" for root in roots if missing or (root / f"flywheel-{number}").exists()]
-
-
-def clear(number: int) -> None:
-    """Remove what a node leaves whose kubelet and containerd are gone: shims, pod processes, mounts, cgroups, sockets, addresses."""
-    here = folder(number)
-    socket_of_runtime = f"{here}/containerd.sock"
-    wait_until(f"the pods of node-{number} are gone", 20, lambda: not _kill_left(socket_of_runtime, number))
-    for mount in reversed(mounts_below(here)):
-        run("umount", "-l", mount)
-    for root in _cgroups(number):
-        for group in [*sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True), root]:
-            wait_until(f"the cgroup {group} is empty", 5, partial(_remove_cgroup, group))
-    for task in (here / "run" / "io.containerd.runtime.v2.task" / "k8s.io").glob("*"):
-        name = hashlib.sha256(f"{socket_of_runtime}/k8s.io/{task.name}".encode()).hexdigest()
-        (_SHIM_SOCKETS / name).unlink(missing_ok=True)
-        for result in _CNI_RESULTS.glob(f"{_CNI_NETWORK}-{task.name}-*"):
-            result.unlink(missing_ok=True)
-    for link in _LOG_LINKS.glob("*"):
-        if link.is_symlink() and str(link.readlink()).startswith(f"{here}/"):
-            link.unlink()
-    remove_folder(here / "ipam")
-    remove_folder(here / "run")
-    remove_folder(here / "runc")
-
-
-def mounts_below(path: Path) -> list[str]:
-    return [line.split()[1] for line in read(Path("/proc/self/mounts")).decode().splitlines() if line.split()[1].startswith(f"{path}/")]
-
-
-def remove_folder(path: Path) -> None:
-    """Pods mount folders of this machine: nothing is deleted while anything is still mounted there."""
-    left = mounts_below(path)
-    if left:
-        raise TestbedError(f"{left[0]} is still mounted: run `umount -l {left[0]}` and try again")
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _kill_left(socket_of_runtime: str, number: int) -> bool:
-    """Kill what there still is; says whether there was anything. A pod may fork between two looks, so it is asked again."""
-    shims = {path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if socket_of_runtime.encode() in read(path).split(b"\0")}
-    pods = {pid for root in _cgroups(number) for path in root.rglob("cgroup.procs") for pid in read(path).decode().split()}
-    for pid in (shims | pods) - {str(os.getpid())}:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    if shims or pods:
-        time.sleep(0.05)
-    return bool(shims or pods)
-
-
-def _remove_cgroup(group: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        group.rmdir()
-    return True

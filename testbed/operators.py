@@ -22,7 +22,7 @@ _WEBHOOKS = ("workload", "clusterqueue", "localqueue", "resourceflavor", "rayjob
 
 
 def kubectl(*arguments: object, document: str | None = None) -> str:
-    return run(program("kubernetes", "kubectl"), "--kubeconfig", INTERNAL_KUBECONFIG, *arguments, input=document)
+    return run(program("kubernetes", "kubectl"), "--kubeconfig", INTERNAL_KUBECONFIG, "--cache-dir", RUN / "kubectl", *arguments, input=document)
 
 
 def apply_definitions() -> None:

@@ -29,8 +29,9 @@ def start_postgres() -> None:
         with (data / "pg_hba.conf").open("a") as handle:
             handle.write(f"host all all {POD_NETWORK} trust\n")
         (data / "made").touch()
+    memory = ("-c", "dynamic_shared_memory_type=mmap")  # in its folder: nothing is left of it after a SIGKILL
     socket = ("-c", f"listen_addresses={BRIDGE_ADDRESS}", "-c", "unix_socket_directories=")
-    program = (_programs() / "postgres", "-D", data, "-p", POSTGRES_PORT, *socket, "-c", "fsync=off", "-c", "max_connections=300")
+    program = (_programs() / "postgres", "-D", data, "-p", POSTGRES_PORT, *socket, "-c", "fsync=off", "-c", "max_connections=300", *memory)
     start("postgres", *_USER, "sh", "-c", _FORGET, data / "postmaster.pid", *program)
 
 
