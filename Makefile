@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export RAY_USAGE_STATS_ENABLED = 0
 export DAGSTER_DISABLE_TELEMETRY = yes
 
-.PHONY: setup loop ui test test-oracle lint bench cluster-up cluster-down clean lock
+.PHONY: setup loop ui test test-cluster test-oracle lint bench cluster-up cluster-down clean lock
 
 setup: $(READY)
 
@@ -25,7 +25,11 @@ ui: $(READY)  ## Dagster's UI over the runs that `make loop` made
 	$(BIN)/python -m orchestration.cli ui $(ARGS)
 
 test: $(READY)  ## Every test that needs neither root nor a cluster; the longest module first, each module in one process
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/loop tests $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/loop tests --ignore tests/cluster $(ARGS)
+
+test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop as RayJobs; as root, or KUBECONFIG=… for another cluster
+	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
+	$(BIN)/python -m pytest -n 3 --dist loadscope tests/cluster $(ARGS); code=$$?; $(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) exit $$code
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
 	$(BIN)/python -m tests.oracle.run

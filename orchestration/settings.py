@@ -58,6 +58,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _known_targets(self) -> "Settings":
+        if self.targets and self.deployment == "local":
+            raise ValueError("deployment: give it a name of its own before it shares clusters: each deployment removes the jobs of its name that nobody owns")
         for asset, name in self.launch.items():
             if name != EMBEDDED and name not in self.targets:
                 raise ValueError(f"launch.{asset} names the target {name!r}, known are {', '.join(sorted({EMBEDDED, *self.targets}))}")

@@ -45,10 +45,16 @@ class Flywheel(dg.ConfigurableResource):
         """Where the settings say that the asset's jobs run."""
         return self._built(current().target_of(asset))
 
-    def existing_targets(self) -> dict[str, Target]:
-        """Every target whose Ray may hold jobs of ours, by name: looking must not start one."""
-        names = {EMBEDDED, *current().targets}
-        return {name: self._built(name) for name in sorted(names) if name != EMBEDDED or Head(current().home_path).alive()}
+    def existing_targets(self, on_error: Callable[[str, str], None]) -> dict[str, Target]:
+        """Every target whose Ray may hold jobs of ours, by name: looking must not start one. `on_error`: (name, why it cannot be used)."""
+        found: dict[str, Target] = {}
+        for name in sorted({EMBEDDED, *current().targets}):
+            if name != EMBEDDED or Head(current().home_path).alive():
+                try:
+                    found[name] = self._built(name)
+                except FlywheelError as error:
+                    on_error(name, str(error))
+        return found
 
     def _built(self, name: str) -> Target:
         return build(name, current().place(name), current().home_path, current().store_config())

@@ -26,11 +26,14 @@ class Embedded(Strict):
 
 
 class Address(Strict):
-    """A Ray cluster that somebody runs, at the address of its dashboard (http://host:8265)."""
+    """A Ray cluster that somebody runs, at the address of its dashboard (http://host:8265).
+
+    Its own processes need the stores' credentials in their environment, and AWS_* (AWS_ENDPOINT_URL) to fetch the code archive.
+    """
 
     kind: Literal["address"]
     url: str
-    token: str | None = None  # name of the environment variable that holds the cluster's token
+    token: str | None = None  # where the cluster's token is: an environment variable, or with a slash a file
     memory_limit: int = 64 * GIB
     budgets: Budgets = Budgets(unreachable=300.0)
 

@@ -74,10 +74,10 @@ def daily(context: dg.ScheduleEvaluationContext, flywheel: Flywheel) -> list[dg.
 
 @dg.sensor(minimum_interval_seconds=POLL_S, default_status=STATUS, description="Ends the Ray jobs whose Dagster run is over, cancelled or gone.")
 def reconciler(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SkipReason:
-    targets = flywheel.existing_targets()
-    if not targets:
+    told: list[str] = []
+    targets = flywheel.existing_targets(lambda name, why: told.append(f"{name} cannot be used: {why}"))
+    if not targets and not told:
         return dg.SkipReason("no Ray is running")
-    told = []
     for name, target in targets.items():
         try:
             told += reconcile(flywheel.store, target, flywheel.settings.deployment, lambda run_id: run_is_alive(context.instance, run_id))

@@ -93,7 +93,7 @@ class Cluster:
 
 def test_the_reconciler_looks_after_every_target_whatever_one_of_them_says(deployment: Flywheel, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = {"a": Cluster(answers=False), "b": Cluster()}
-    monkeypatch.setattr(Flywheel, "existing_targets", lambda self: targets)
+    monkeypatch.setattr(Flywheel, "existing_targets", lambda self, on_error: targets)
     with dg.instance_for_test() as instance:
         context = dg.build_sensor_context(instance=instance, resources={"flywheel": deployment})
         assert sensors.reconciler(context).skip_message == "a could not be asked: it does not answer; removed x-a1: its run is over"

@@ -43,7 +43,7 @@ class Kubernetes:
         except (ConfigException, OSError) as error:
             raise InvalidSpec(f"no Kubernetes credentials for {self.where}: {_line(error)}; set kubeconfig and context of the target") from error
         settings.retries = urllib3.Retry(0)  # the protocol asks again, and knows for how long
-        settings.connection_pool_maxsize = 8
+        settings.connection_pool_maxsize = 32  # a watch holds one
         api = client.ApiClient(settings)
         api.user_agent = "robot-flywheel"
         self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)

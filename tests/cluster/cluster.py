@@ -1,0 +1,71 @@
+"""A handle on the real cluster under test: what tests ask of it beside the launcher, and how they count what it did."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray_jobs.seam.store import StoreConfig
+
+T = TypeVar("T")
+BUDGET_S = 180.0
+CREDENTIALS = "STORE"  # prefix of the variables that hold the store's keys, here and in pods
+SECRET = "stores"  # the Secret with the jobs' keys
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`kubeconfig` of an administrator; `launcher` of the service account that the launcher has in deploy/."""
+
+    kubectl: Path
+    kubeconfig: Path
+    launcher: Path
+    namespace: str
+    store: StoreConfig
+    raw: StoreConfig
+    compute: StoreConfig
+
+    def __call__(self, *arguments: str, stdin: str | None = None, check: bool = True, namespace: str | None = None) -> str:
+        """kubectl as administrator; its output."""
+        command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), "-n", namespace or self.namespace, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+        assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)}))
+
+    def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        return list(json.loads(self("get", kind, "-o", "json", *(["-l", selector] if selector else [])))["items"])
+
+    def rayjobs(self, prefix: str) -> list[dict[str, Any]]:
+        return [item for item in self.items("rayjobs") if item["metadata"]["name"].startswith(prefix)]
+
+    def pods(self, prefix: str) -> list[dict[str, Any]]:
+        return [item for item in self.items("pods") if item["metadata"]["labels"].get("robot-flywheel/name", "").startswith(prefix)]
+
+    def pod(self, prefix: str, kind: str) -> str:
+        """The name of the one running pod of this kind (head, worker)."""
+        return until(
+            lambda: [p["metadata"]["name"] for p in self.pods(prefix) if p["metadata"]["labels"]["ray.io/node-type"] == kind and running(p)], f"{kind} pod"
+        )[0]
+
+    def left(self, prefix: str) -> list[str]:
+        return [item["metadata"]["name"] for item in [*self.rayjobs(prefix), *self.pods(prefix)]]
+
+
+def running(pod: dict[str, Any]) -> bool:
+    return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def until(condition: Callable[[], T], what: str, budget_s: float = BUDGET_S) -> T:
+    """Wait for a condition within a budget; its value, or an assertion that says what did not happen."""
+    deadline = time.monotonic() + budget_s
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"{what}: not within {budget_s:.0f} s"
+        time.sleep(0.2)

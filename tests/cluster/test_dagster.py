@@ -1,0 +1,202 @@
+"""The daily loop with every heavy asset a RayJob, and Dagster's own processes that die: the assets are those of `make loop`, only settings differ."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_jobs.seam.store import Store, StoreConfig
+from testbed import audit
+from tests.cluster.bench import token
+from tests.cluster.cluster import SECRET, Cluster, until
+from tests.loop.deployment import DEMO, Deployment, kill
+
+DAYS = ["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08"]
+HEAVY = ["episodes", "measurements", "curated_dataset", "dataset_at_compute", "policy", "evaluation"]
+BUDGET_S = 600.0
+
+
+class OnCluster(Deployment):
+    """Dagster on this machine, the stores in S3, every job a RayJob."""
+
+    def __init__(self, folder: Path, cluster: Cluster, manifests: dict[str, Path]):
+        self.cluster, self.since, name = cluster, audit.now(), f"t{token()}"
+
+        def inside(store: StoreConfig) -> dict[str, Any]:
+            return store.model_copy(update={"url": f"{store.url}/{name}"}).model_dump(mode="json")
+
+        def target(manifest: str) -> dict[str, Any]:
+            budgets = {"queued": 600.0, "starting": 400.0, "unreachable": 120.0, "stopping": 60.0}
+            place = {"kind": "kuberay", "kubeconfig": str(cluster.launcher), "namespace": cluster.namespace, "manifest": str(manifests[manifest])}
+            return {**place, "secret": SECRET, "budgets": budgets}
+
+        document = {
+            **DEMO,
+            "deployment": name,
+            "store": inside(cluster.store),
+            "raw": inside(cluster.raw),
+            "compute": inside(cluster.compute),
+            "targets": {"small": target("small"), "curation": target("curation"), "gang": target("training")},
+            "launch": {"default": "small", "measurements": "curation", "policy": "gang"},
+        }
+        document["training"] = {**DEMO["training"], "workers": 2}
+        super().__init__(folder, document)
+
+    def upload(self) -> None:
+        """What the fleet recorded, as the robots would send it."""
+        store = Store(self.settings.raw_config())
+        for path in sorted(path for path in self.raw.rglob("*") if path.is_file()):
+            store.put_file(str(path.relative_to(self.raw)), path)
+
+    def created(self, asset: str = "") -> list[str]:
+        """The RayJobs that were ever made for an asset of this deployment: by uid, as the API server's audit log has them."""
+        mine = {key.split("/")[1] for key in self.keys("attempts/") if key.endswith("/attempt.json")}
+        slug = asset.replace("_", "-")[:16].strip("-")
+        return sorted(name for name, _ in audit.created_rayjobs(self.since) if name.rsplit("-a", 1)[0] in mine and name.startswith(slug))
+
+    def left(self) -> list[str]:
+        label = f"robot-flywheel/deployment={self.settings.deployment}"
+        return [item["metadata"]["name"] for kind in ("rayjobs", "pods") for item in self.cluster.items(kind, label)]
+
+    def assert_nothing_left(self, budget_s: float = 60.0) -> None:
+        until(lambda: not self.left(), "an empty cluster", budget_s)
+
+    def running_job(self, asset: str) -> str | None:
+        """The RayJob of an asset whose driver is at work now."""
+        slug = asset.replace("_", "-")[:16].strip("-")
+        for item in self.cluster.items("rayjobs", f"robot-flywheel/deployment={self.settings.deployment}"):
+            if item["metadata"]["name"].startswith(slug) and (item.get("status") or {}).get("jobStatus") == "RUNNING":
+                return str(item["metadata"]["name"])
+        return None
+
+    def launched(self, asset: str) -> bool:
+        slug = asset.replace("_", "-")[:16].strip("-")
+        return any(item["metadata"]["name"].startswith(slug) for item in self.cluster.items("rayjobs", f"robot-flywheel/deployment={self.settings.deployment}"))
+
+    def record(self, day: str) -> None:
+        self.fleet("record", "--days", day, "--episodes", "4", "--robots", "arm-1", "arm-2")
+        self.upload()
+        self.run("index_uploads")
+
+    def retry_of(self, run_id: str) -> str:
+        def retries() -> list[str]:
+            return [run["runId"] for run in self.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]}) if run["runId"] != run_id]
+
+        return until(retries, "the retry", 120)[0]
+
+    def step_starts(self, run_id: str, step: str) -> float:
+        """Seconds since 1970 of a step's start."""
+        query = """query($id: ID!) { logsForRun(runId: $id) { __typename ... on EventConnection { events { __typename
+          ... on ExecutionStepStartEvent { stepKey timestamp } ... on LogMessageEvent { message timestamp } } } } }"""
+        events = self.graphql.ask(query, id=run_id)["events"]
+        return float(next(event["timestamp"] for event in events if event["__typename"] == "ExecutionStepStartEvent" and event["stepKey"] == step)) / 1000
+
+    def said_at(self, run_id: str, text: str) -> float | None:
+        query = "query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { ... on LogMessageEvent { message timestamp } } } } }"
+        found = [float(event["timestamp"]) / 1000 for event in self.graphql.ask(query, id=run_id)["events"] if text in (event.get("message") or "")]
+        return found[0] if found else None
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, manifests: dict[str, Path]) -> Iterator[OnCluster]:
+    with OnCluster(tmp_path_factory.mktemp("deployment"), cluster, manifests).running() as running:
+        assert isinstance(running, OnCluster)
+        yield running
+
+
+def test_the_daily_loop_with_every_heavy_asset_a_rayjob(deployment: OnCluster) -> None:
+    day = DAYS[0]
+    deployment.record(day)
+    deployment.run("curate", day, budget_s=BUDGET_S)
+    learned = deployment.run("learn", day, budget_s=BUDGET_S)
+    for asset in HEAVY:
+        assert len(deployment.created(asset)) == 1, f"{asset}: {deployment.created(asset)}"
+        assert len(deployment.keys(f"partitions/{asset}/{day}/")) == 1
+    assert deployment.pointer("champion", day).output["reasons"]
+    assert deployment.pointer("evaluation", day).output["scores"]["candidate"]["rollouts"] == 4
+    counts = deployment.pointer("verdicts", day).counts
+    assert counts["uploaded"] == counts["kept"] + counts["rejected"] + counts["quarantined"] + counts["superseded"]
+    assert deployment.said_at(learned, "launched curated-dataset") is not None
+    deployment.assert_nothing_left()
+
+
+def test_1_a_killed_run_worker_is_retried_and_adopts_within_five_seconds(deployment: OnCluster) -> None:
+    day = DAYS[1]
+    deployment.record(day)
+    run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
+    until(lambda: deployment.launched("episodes"), "the RayJob")
+    before = set(deployment.created("episodes"))
+    kill([deployment.worker_pid(run_id)])
+    retry = deployment.retry_of(run_id)
+    assert deployment.graphql.await_run(retry, BUDGET_S) == "SUCCESS", deployment.why(retry)
+    adopted = deployment.said_at(retry, "adopted episodes")
+    assert adopted is not None
+    assert adopted - deployment.step_starts(retry, "episodes") < 5.0
+    assert set(deployment.created("episodes")) == before, "no second RayJob"
+    assert len(deployment.keys(f"partitions/episodes/{day}/")) == 1
+    deployment.assert_nothing_left()
+
+
+def test_13_a_run_that_is_terminated_leaves_nothing_within_ten_seconds(deployment: OnCluster) -> None:
+    day = DAYS[2]
+    deployment.record(day)
+    run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
+    until(lambda: deployment.left() and deployment.launched("episodes"), "the RayJob")
+    deployment.graphql.stop(run_id)
+    asked = time.monotonic()
+    deployment.assert_nothing_left(budget_s=15.0)
+    print(f"gone after {time.monotonic() - asked:.1f} s")
+    assert deployment.graphql.await_run(run_id, 60) == "CANCELED"
+    assert not deployment.keys(f"partitions/episodes/{day}/")
+
+
+def test_14_a_run_worker_that_is_asked_to_leave_is_followed_by_one_that_adopts(deployment: OnCluster) -> None:
+    day = DAYS[2]
+    run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
+    until(lambda: deployment.launched("episodes"), "the RayJob")
+    before = set(deployment.created("episodes"))
+    os.kill(deployment.worker_pid(run_id), signal.SIGTERM)
+    retry = deployment.retry_of(run_id)
+    assert deployment.graphql.await_run(retry, BUDGET_S) == "SUCCESS", deployment.why(retry)
+    assert set(deployment.created("episodes")) == before and deployment.said_at(retry, "adopted episodes")
+    assert len(deployment.keys(f"partitions/episodes/{day}/")) == 1
+    deployment.assert_nothing_left()
+
+
+def test_2_all_of_dagster_is_killed_and_starts_again(deployment: OnCluster) -> None:
+    """Last: it is another Dagster afterwards, over the same home."""
+    day = DAYS[3]
+    deployment.record(day)
+    run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
+    until(lambda: deployment.launched("episodes"), "the RayJob")
+    before = set(deployment.created("episodes"))
+    everything = dagster_processes(deployment.home)
+    assert deployment.worker_pid(run_id) in everything
+    kill(everything)
+    with deployment.running():
+        retry = deployment.retry_of(run_id)
+        assert deployment.graphql.status(run_id) == "FAILURE", "it does not stay STARTED for ever"
+        assert deployment.graphql.await_run(retry, BUDGET_S) == "SUCCESS", deployment.why(retry)
+        assert set(deployment.created("episodes")) == before and deployment.said_at(retry, "adopted episodes")
+        assert len(deployment.keys(f"partitions/episodes/{day}/")) == 1
+        deployment.assert_nothing_left()
+
+
+def dagster_processes(home: Path) -> list[int]:
+    """Every process of this home's Dagster: webserver, daemon, code server, run workers, by the DAGSTER_HOME they inherited."""
+    mark = f"DAGSTER_HOME={home}".encode()
+    found = []
+    for line in subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split():
+        try:
+            environ = Path(f"/proc/{line}/environ").read_bytes()
+        except OSError:
+            continue
+        if any(re.match(re.escape(mark), variable) for variable in environ.split(b"\0")) and int(line) != os.getpid():
+            found.append(int(line))
+    return found

@@ -1,0 +1,208 @@
+"""Jobs that fail, do not fit, are cancelled, or are wanted twice: on the real cluster, by the protocol alone.
+
+The numbers are those of the table in docs/launching.md.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestration.launching.effects import Denied, InvalidSpec
+from orchestration.launching.kuberay.api import Kubernetes
+from orchestration.launching.publishing import NotOurs
+from orchestration.launching.reconcile import reconcile
+from orchestration.launching.work import Budgets, Resources
+from tests.cluster.bench import Bench, Interrupted
+from tests.cluster.cluster import until
+
+
+def changed(manifest: Path, tmp_path: Path, change: Any) -> Path:
+    """The manifest with a change made to its document."""
+    document = yaml.safe_load(manifest.read_text())
+    change(document)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def head(document: Any) -> Any:
+    return document["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+
+
+def test_8_an_exception_is_the_users_and_is_never_retried(bench: Bench) -> None:
+    outcome = bench.perform(bench.work("exception"))
+    assert outcome.failure_class == "user" and outcome.error is not None
+    assert "ZeroDivisionError: nobody foresaw this" in outcome.error and "fix the code" in outcome.error
+    assert "Traceback (most recent call last)" in "".join(bench.printed), "the traceback is in the log"
+    assert len(bench.starts()) == 1 and len(bench.created()) == 1 and not bench.pointers()
+    bench.assert_nothing_left()
+
+
+def test_7_a_driver_out_of_memory_is_retried_once_with_more(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
+    small = changed(manifests["small"], tmp_path, lambda document: head(document)["resources"].update(limits={"memory": "1300Mi"}))
+    outcome = bench.perform(bench.work("driver out of memory", mebibytes=1000, resources=Resources(memory_limit=4 * 2**30)), target=bench.target(small))
+    assert outcome.error is None, outcome.error
+    assert any("out_of_memory" in line and "ran out of memory" in line for line in bench.lines), bench.lines
+    assert len(bench.starts()) == 2, "the first was killed, the second had room"
+    bench.assert_once(created=2)
+
+
+def test_7_a_worker_out_of_memory_is_told_and_retried_once(bench: Bench, manifests: dict[str, Path]) -> None:
+    resources = Resources(memory_limit=2 * 2**30)  # no more than it has: there is no retry that would do better
+    outcome = bench.perform(bench.work("worker out of memory", resources=resources), target=bench.target(manifests["worker"]))
+    assert outcome.failure_class == "out_of_memory" and outcome.error is not None and "give the step more memory" in outcome.error
+    assert not bench.pointers() and len(bench.created()) <= 2
+    bench.assert_nothing_left()
+
+
+def test_9_a_spec_that_the_api_server_refuses_is_told_at_once(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
+    wrong = changed(manifests["small"], tmp_path, lambda document: document["spec"].update(backoffLimit="not a number"))
+    started = time.monotonic()
+    outcome = bench.perform(bench.work(), target=bench.target(wrong))
+    assert outcome.failure_class == "invalid_spec" and outcome.error is not None and "backoffLimit" in outcome.error
+    assert time.monotonic() - started < 10 and bench.created() == []
+    bench.assert_nothing_left()
+
+
+def test_9_a_spec_that_kuberay_refuses_is_told_at_once(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
+    wrong = changed(manifests["small"], tmp_path, lambda document: document["spec"].update(shutdownAfterJobFinishes=False, ttlSecondsAfterFinished=5))
+    outcome = bench.perform(bench.work(), target=bench.target(wrong))
+    assert outcome.failure_class == "invalid_spec" and outcome.error is not None and "TTLSecondsAfterFinished" in outcome.error
+    assert len(bench.created()) == 1, "never retried"
+    bench.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda document: head(document).update(image="nowhere.invalid/nothing:1", imagePullPolicy="Always"), "ImagePull|ErrImagePull|Failed"),
+        (lambda document: head(document)["resources"].update(requests={"cpu": "64"}, limits={"cpu": "64", "memory": "2Gi"}), "Insufficient cpu"),
+    ],
+    ids=["image", "place"],
+)
+def test_10_what_cannot_start_is_capacity_within_its_budget(bench: Bench, manifests: dict[str, Path], tmp_path: Path, change: Any, said: str) -> None:
+    budgets = Budgets(starting=8.0, stopping=60.0)
+    outcome = bench.perform(bench.work(budgets=budgets), target=bench.target(changed(manifests["small"], tmp_path, change)))
+    assert outcome.failure_class == "capacity" and outcome.error is not None
+    assert any(word in outcome.error for word in said.split("|")), outcome.error
+    assert len(bench.created()) == 3, "capacity is tried three times"
+    bench.assert_nothing_left()
+
+
+def test_13_cancelled_before_the_create_nothing_was_ever_made(bench: Bench) -> None:
+    run = bench.run()
+    bench.status[run.run_id] = "CANCELING"
+    with pytest.raises(NotOurs):
+        bench.perform(bench.work(), run)
+    assert bench.created() == [] and not bench.pointers()
+
+
+@pytest.mark.parametrize("moment", ["starting", "running"])
+def test_13_cancelled_it_is_gone_in_ten_seconds(bench: Bench, moment: str) -> None:
+    run = bench.run()
+    going = bench.begin(bench.work(waits=True), run, interrupted_if=lambda: bench.status[run.run_id] == "CANCELING")
+    if moment == "running":
+        bench.await_start()
+    else:
+        until(lambda: bench.cluster.pods(bench.prefix), "a pod")
+    bench.status[run.run_id] = "CANCELING"
+    asked = time.monotonic()
+    with pytest.raises((Interrupted, NotOurs)):
+        going.end()
+    bench.assert_nothing_left(budget_s=10.0 - (time.monotonic() - asked))
+    assert len(bench.created()) == 1 and not bench.pointers()
+
+
+def test_1_and_14_an_evicted_worker_leaves_the_job_and_the_retry_adopts_it_at_once(bench: Bench) -> None:
+    first, retry = bench.run(), bench.run(2, retry=True)
+    going = bench.begin(bench.work(waits=True), first, interrupted_if=lambda: bool(bench.starts()))
+    with pytest.raises(Interrupted):
+        going.end()
+    assert len(bench.cluster.rayjobs(bench.prefix)) == 1, "the job stays"
+    bench.status[first.run_id] = "FAILURE"
+    asked = time.monotonic()
+    again = bench.begin(bench.work(waits=True), retry)
+    until(lambda: any("adopted" in line for line in bench.lines), "the adoption", 5.0)
+    print(f"adopted after {time.monotonic() - asked:.2f} s")
+    bench.go()
+    outcome = again.end()
+    assert not outcome.launched and len(bench.starts()) == 1
+    bench.assert_once()
+
+
+def test_15_two_steps_of_one_root_run_make_one_job(bench: Bench) -> None:
+    first = bench.begin(bench.work(waits=True), bench.run())
+    until(lambda: bench.cluster.rayjobs(bench.prefix), "the RayJob")
+    second = bench.begin(bench.work(waits=True), bench.run(2, retry=True))
+    until(lambda: any("adopted" in line for line in bench.lines), "the adoption")
+    bench.go()
+    assert first.end().error is None and second.end().error is None
+    assert len(bench.starts()) == 1
+    bench.assert_once()
+
+
+def test_15_and_16_an_older_run_that_ends_after_a_newer_one_hides_nothing(bench: Bench) -> None:
+    older = bench.begin(bench.work(waits=True), bench.run(1, root=1))
+    bench.await_start()
+    newer = bench.perform(bench.work(), bench.run(2, root=2))
+    assert newer.error is None
+    (published,) = bench.pointers()
+    bench.go()
+    outcome = older.end()
+    assert {day.state for day in outcome.days.values()} == {"superseded"}
+    assert bench.pointers() == [published]
+    bench.assert_once(created=2)
+
+
+def test_17_a_rayjob_without_a_run_is_removed(bench: Bench) -> None:
+    run = bench.run()
+    going = bench.begin(bench.work(waits=True), run, interrupted_if=lambda: bool(bench.cluster.pods(bench.prefix)))
+    with pytest.raises(Interrupted):
+        going.end()
+    mine = {run.root_run_id}
+    assert reconcile(bench.store, bench.target(), "local", lambda root: True) == [], "its run may come back"
+    said = reconcile(bench.store, bench.target(), "local", lambda root: root not in mine)
+    assert len(said) == 1 and "its run is over" in said[0]
+    bench.assert_nothing_left()
+
+
+@pytest.mark.parametrize("kind", ["wrong", "expired"])
+def test_19_credentials_that_are_refused_are_told_at_once(bench: Bench, kind: Any) -> None:
+    from testbed.service_accounts import service_account_kubeconfig
+
+    started = time.monotonic()
+    api = Kubernetes(bench.cluster.namespace, service_account_kubeconfig(bench.cluster.namespace, "launcher", kind))
+    with pytest.raises(Denied, match=r"401.*renew the token"):
+        bench.perform(bench.work(), target=bench.target(api=api))
+    assert time.monotonic() - started < 10 and bench.created() == []
+
+
+def test_19_without_any_credentials_the_target_says_what_to_set(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match="set kubeconfig and context"):
+        Kubernetes("robots", tmp_path / "none")
+
+
+def test_the_name_of_somebody_else_is_not_touched(bench: Bench, manifests: dict[str, Path]) -> None:
+    from orchestration.launching.work import base_of
+
+    work, run = bench.work(), bench.run()
+    theirs = yaml.safe_load(manifests["small"].read_text())
+    theirs["metadata"] = {"name": f"{base_of(work, run)}-a1"}
+    theirs["spec"]["entrypoint"] = "sleep 600"
+    theirs["spec"] |= {"suspend": True, "shutdownAfterJobFinishes": True}
+    bench.cluster.apply(theirs)
+    outcome = bench.perform(work, run)
+    assert outcome.failure_class == "invalid_spec" and outcome.error is not None and "not ours" in outcome.error
+    assert [item["spec"]["entrypoint"] for item in bench.cluster.rayjobs(bench.prefix)] == ["sleep 600"], "it is still there"
+    bench.cluster("delete", "rayjob", theirs["metadata"]["name"])
+
+
+def test_edited_code_runs_in_the_next_rayjob(bench: Bench) -> None:
+    assert bench.perform(bench.work(version="1")).error is None
+    source = (Path(__file__).parent / "jobs" / "probe.py").read_text()
+    bench.extra_code["tests/cluster/jobs/probe.py"] = source.replace('f"probe {name} starts"', 'f"edited probe {name} starts"').encode()
+    assert bench.perform(bench.work(version="2"), bench.run(2, root=2)).error is None
+    assert "edited probe" in "".join(bench.printed) and len(bench.created()) == 2
