@@ -11,7 +11,7 @@ down        remove the cluster; what `build` made stays
 
 import sys
 
-from testbed import build, cluster, nodes, operators
+from testbed import build, cluster, description, nodes, operators
 from testbed.layout import KUBECONFIG
 from testbed.shell import TestbedError
 
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
             print(f"export KUBECONFIG={KUBECONFIG}")
         elif verb in ("add-node", "lose-node", "fake-nodes"):
             with cluster.alone():
+                description.state()  # says so where no testbed is up
                 {"add-node": nodes.add_node, "lose-node": nodes.lose_node, "fake-nodes": operators.fake_nodes}[verb]()
         elif verb == "status":
             print(cluster.status())

@@ -15,8 +15,8 @@ from testbed.layout import CACHE, HERE, KUBERNETES, MODULES
 from testbed.shell import TestbedError, run
 
 PACKAGES = [
-    *("containerd", "runc", "containernetworking-plugins", "iptables", "nftables", "iproute2", "kmod", "procps", "util-linux"),
-    *("etcd-server", "etcd-client", "postgresql", "debootstrap", "conntrack", "socat", "openssl", "ca-certificates"),
+    *("containerd", "runc", "containernetworking-plugins", "nftables", "iproute2", "kmod", "procps"),
+    *("etcd-server", "etcd-client", "postgresql", "debootstrap", "openssl", "ca-certificates"),
 ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from testbed.layout import BRIDGE, BRIDGE_ADDRESS, NAME, POD_NETWORK, RUN
 from testbed.processes import boot
-from testbed.shell import read, run, succeeds
+from testbed.shell import TestbedError, read, run, succeeds
 
 NAMESPACE = f"{NAME}-2"
 LINK = "ktn2"  # our end of the second node's cable
@@ -25,6 +25,7 @@ def make_bridge(address: str, number: int) -> None:
     here = inside(number)
     if not succeeds(*here, "ip", "link", "show", BRIDGE):
         run(*here, "ip", "link", "add", BRIDGE, "type", "bridge")
+        run(*here, "ip", "link", "set", BRIDGE, "alias", NAME)
         run(*here, "ip", "addr", "add", f"{address}/24", "dev", BRIDGE)
         run(*here, "ip", "link", "set", BRIDGE, "up")
     for setting in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):  # the second: answers between pods of one node are translated back
@@ -33,6 +34,10 @@ def make_bridge(address: str, number: int) -> None:
 
 def up() -> None:
     """The bridge comes first, because the API server and the other servers bind its address: no other machine reaches them."""
+    if _owner() not in ("", NAME):
+        raise TestbedError(
+            f"the interface {BRIDGE} is another testbed's ({_owner()}): take that down first, with the FLYWHEEL_TESTBED that it was started with"
+        )
     succeeds("modprobe", "br_netfilter")  # where it is built in, there is no module to load
     saved = RUN / "kernel.json"
     if not saved.exists():
@@ -66,17 +71,24 @@ def unplug() -> None:
 
 
 def down() -> None:
-    for table in (TABLE, "kube-proxy"):
-        succeeds("nft", "delete", "table", "ip", table)
-    succeeds("nft", "delete", "table", "ip6", "kube-proxy")
-    for link in (LINK, BRIDGE):
-        succeeds("ip", "link", "del", link)
+    succeeds("nft", "delete", "table", "ip", TABLE)
     succeeds("ip", "netns", "del", NAMESPACE)
+    if _owner() == NAME:
+        succeeds("nft", "delete", "table", "ip", "kube-proxy")
+        succeeds("nft", "delete", "table", "ip6", "kube-proxy")
+        for link in (LINK, BRIDGE):
+            succeeds("ip", "link", "del", link)
     saved = json.loads(read(RUN / "kernel.json") or "{}")
     if saved.get("boot") == boot():
         for name, value in saved["before"].items():
             if value and read(_path(name)).decode().strip() != value:
                 _path(name).write_text(value)
+
+
+def _owner() -> str:
+    """The name of the testbed whose bridge there is."""
+    found = json.loads(run("ip", "-j", "link", "show"))
+    return "".join(link.get("ifalias", "somebody's") for link in found if link["ifname"] == BRIDGE)
 
 
 def _path(setting: str) -> Path:
