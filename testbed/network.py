@@ -35,9 +35,7 @@ def make_bridge(address: str, number: int) -> None:
 def up() -> None:
     """The bridge comes first, because the API server and the other servers bind its address: no other machine reaches them."""
     if _owner() not in ("", NAME):
-        raise TestbedError(
-            f"the interface {BRIDGE} is another testbed's ({_owner()}): take that down first, with the FLYWHEEL_TESTBED that it was started with"
-        )
+        raise TestbedError(f"the interface {BRIDGE} is another testbed's ({_owner()}): take that down first, with its own FLYWHEEL_TESTBED")
     succeeds("modprobe", "br_netfilter")  # where it is built in, there is no module to load
     saved = RUN / "kernel.json"
     if not saved.exists():
