@@ -1,0 +1,34 @@
+"""The closest peer, dagster-ray, in an environment of its own (.venv-dagster-ray, some 0.5 GB): never a part of the project's lock.
+
+requirements.lock: `uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 requirements.txt`.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENVIRONMENT = HERE.parents[1] / ".venv-dagster-ray"
+NAME = "dagster-ray 0.4.8"
+
+
+def environment() -> Path:
+    """The peer's interpreter, installed where the lock changed since the last time."""
+    lock = HERE / "requirements.lock"
+    stamp, wanted = ENVIRONMENT / ".lock-sha256", hashlib.sha256(lock.read_bytes()).hexdigest()
+    python = ENVIRONMENT / "bin" / "python"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    beside = Path(sys.executable).parent / "uv"
+    uv = str(beside) if beside.is_file() else shutil.which("uv")
+    if not uv:
+        sys.exit("the peer's environment is made with uv, and there is none: install it, or run `make setup`")
+    print(f"making {ENVIRONMENT.name} (once; some 0.5 GB)", flush=True)
+    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)], check=True)
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--require-hashes", "-r", str(lock)]
+    subprocess.run(install, check=True, env={**os.environ, "VIRTUAL_ENV": str(ENVIRONMENT)})
+    stamp.write_text(wanted)
+    return python
