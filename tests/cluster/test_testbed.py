@@ -81,7 +81,7 @@ def test_both_operators_answer_and_the_audit_log_knows_the_rayjob(kube: client.A
     since = audit.now()
     objects = client.CustomObjectsApi(kube)
     jobs = ("ray.io", "v1", namespace, "rayjobs")
-    made = [objects.create_namespaced_custom_object(*jobs, rayjob("again", **{"kueue.x-k8s.io/queue-name": "nowhere"})) for _ in range(1)]
+    made = [objects.create_namespaced_custom_object(*jobs, rayjob("again", **{"kueue.x-k8s.io/queue-name": "nowhere"}))]
     with pytest.raises(client.ApiException):  # the name is taken: refused, and not counted
         objects.create_namespaced_custom_object(*jobs, rayjob("again"))
 
@@ -262,6 +262,7 @@ def test_the_proxy_before_s3(bed: testbed.State) -> None:
     direct.delete_object(Bucket=bucket, Key=key)
 
 
+@pytest.mark.exclusive
 def test_processes_are_killed_frozen_and_started_again(bed: testbed.State) -> None:
     host, port = bed.s3_elsewhere.endpoint.removeprefix("http://").split(":")
     before = faults.living("s3-elsewhere")
