@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from ray_jobs.guard import EXECUTION, execution_name
 from ray_jobs.messages import open_messages
+from ray_jobs.ray_errors import class_of, telling_line
 from ray_jobs.seam.configs import JobConfig
 from ray_jobs.seam.errors import FailureClass, FlywheelError, StoreError, UserError
 from ray_jobs.seam.results import REPORT_MARK, Closed, DayResult, JobError
@@ -67,18 +68,6 @@ class Execution:
 
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-
-# What Ray raises into the driver where its own processes or nodes died (ray.exceptions), by name: this module imports no Ray.
-_RAY: dict[str, FailureClass] = {
-    "OutOfMemoryError": "out_of_memory",
-    "WorkerCrashedError": "infrastructure",
-    "NodeDiedError": "infrastructure",
-    "ActorDiedError": "infrastructure",
-    "ActorUnavailableError": "infrastructure",
-    "LocalRayletDiedError": "infrastructure",
-    "ObjectLostError": "infrastructure",
-    "RaySystemError": "infrastructure",
-}
 
 Step = Callable[[Any, Execution], dict[str, DayResult]]
 
@@ -197,12 +186,10 @@ def _ends_in_time(deadline_s: float) -> Iterator[None]:
 def _unexpected(execution: Execution, kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Whatever nobody foresaw still leaves its evidence in the store before the process ends with 1."""
     evidence = "".join(traceback.format_exception(kind, error, trace))[-4000:]
-    failure: FailureClass = "out_of_memory" if isinstance(error, MemoryError) else "user"
+    failure: FailureClass = "out_of_memory" if isinstance(error, MemoryError) else class_of(error) or "user"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         failure, evidence = "infrastructure", ""
-    if kind.__module__.startswith("ray.") and "creation task" not in str(error):  # an actor whose own constructor failed is the user's
-        failure = next((_RAY[base.__name__] for base in kind.__mro__ if base.__name__ in _RAY), failure)
-    _failed(execution, JobError(failure_class=failure, message=f"{kind.__name__}: {error}", evidence=evidence))
+    _failed(execution, JobError(failure_class=failure, message=f"{kind.__name__}: {telling_line(error)}", evidence=evidence))
 
 
 def _failed(execution: Execution, report: JobError) -> int:

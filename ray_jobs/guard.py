@@ -132,7 +132,7 @@ class _Log(threading.Thread):
 
 
 def _report(log: _Log, number: int, kills: int) -> None:
-    """The driver was killed: error.json says by what, unless the driver itself has written one."""
+    """The driver was killed: error.json says by what, unless the driver itself has said how it ended."""
     from ray_jobs.seam.errors import FailureClass, FlywheelError
     from ray_jobs.seam.results import REPORT_MARK, JobError
 
@@ -140,6 +140,8 @@ def _report(log: _Log, number: int, kills: int) -> None:
     message = f"the driver was killed by signal {number} ({signal.Signals(number).name}, exit code {128 + number})"
     if number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL):
         failure, message = "user", f"the driver crashed with signal {number} ({signal.Signals(number).name}): a native library failed"
+    elif number == signal.SIGTERM:
+        failure = "preempted"
     elif number == signal.SIGKILL and kills > 0:
         failure = "out_of_memory"
         message = f"the driver was killed because its container ran out of memory ({_mebibytes(memory_peak())} used of {_mebibytes(memory_limit())})"
@@ -147,7 +149,7 @@ def _report(log: _Log, number: int, kills: int) -> None:
     try:
         if log.store is None:
             raise FlywheelError("the store could not be opened")
-        if log.store.find(f"{log.prefix}/error.json") is None:
+        if not any(log.store.find(f"{log.prefix}/{name}") for name in ("closed.json", "error.json")):  # its own word stands
             log.store.put(f"{log.prefix}/error.json", report.model_dump_json().encode())
     except FlywheelError:
         print(f"{REPORT_MARK}{report.model_dump_json()}", flush=True)

@@ -8,6 +8,7 @@ from ray_jobs.seam import layout
 from ray_jobs.seam.errors import StoreError
 
 SETTLE_BUDGET_S = 8.0  # inside a pod's grace period
+REMOVE_BUDGET_S = 10.0  # for what the reconciler would remove too, only later
 
 
 def stop_job(name: str, budget_s: float) -> Program[Job | None]:
@@ -32,12 +33,13 @@ def end_attempt(base: str, number: int, ended: Ended, budget_s: float) -> Progra
     key, name = layout.ended(base, number), f"{base}-a{number}"
     if (yield from patiently(Read(key), budget_s)) is None:
         yield from patiently(Write(key, ended.model_dump_json().encode()), budget_s)
+    patience = min(budget_s, REMOVE_BUDGET_S)
     try:
-        job: Job | None = yield Observe(name)
+        job: Job | None = yield from patiently(Observe(name), patience)
         if job is not None and job.alive:
-            yield Stop(name, job.uid)
+            yield from patiently(Stop(name, job.uid), patience)
         if job is not None:
-            yield Delete(name, job.uid)
+            yield from patiently(Delete(name, job.uid), patience)
     except Unreachable:
         return  # whoever lists the jobs next finds it
 

@@ -28,6 +28,12 @@ class DataError(FlywheelError):
     failure_class: FailureClass = "data"
 
 
+class OutOfMemory(FlywheelError):
+    """A process was ended because its node or container had no memory left."""
+
+    failure_class: FailureClass = "out_of_memory"
+
+
 class StoreError(FlywheelError):
     """A store could not be read or written: a full disk, no permission, no network, wrong credentials."""
 

@@ -6,13 +6,14 @@ out: the coordinator of a streaming split, and torch where samples are extracted
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from ray_jobs.packing.view import PackedEpisode
-from ray_jobs.seam.errors import DataError, FlywheelError, StoreError
+from ray_jobs.ray_errors import chain, class_of, telling_line
+from ray_jobs.seam.errors import DataError, FlywheelError, OutOfMemory, StoreError
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.features import find_extractor
 from ray_jobs.training.ingest import read_samples
@@ -95,14 +96,10 @@ def told(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (ray.exceptions.RayError, RuntimeError) as error:
-        for cause in _causes(error):
+        for cause in chain(error):
             # Ray's own error is of the cause's class too, with a whole traceback for a text.
             if isinstance(cause, FlywheelError) and not isinstance(cause, ray.exceptions.RayTaskError):
                 raise type(cause)(str(cause).splitlines()[0]) from error  # Ray Data adds advice of its own
-        raise StoreError(f"Ray could not finish: {str(error).strip().splitlines()[-1][:300]}") from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+        if class_of(error) == "out_of_memory":
+            raise OutOfMemory(f"a process of Ray ran out of memory: {telling_line(error)}") from error
+        raise StoreError(f"Ray could not finish: {telling_line(error)}") from error

@@ -139,11 +139,11 @@ class Bench:
         """The names of the RayJobs that were ever created for this test, one for each uid, by the API server's audit log."""
         return sorted(name for name, _ in audit.created_rayjobs(self.since) if name.startswith(self.prefix))
 
-    def assert_once(self, created: int = 1) -> None:
+    def assert_once(self, created: int = 1, budget_s: float = 60.0) -> None:
         """Published once, as many RayJobs as expected were ever made, and nothing is left."""
         assert len(self.pointers()) == 1, self.pointers()
         assert len(self.created()) == created, self.created()
-        self.assert_nothing_left()
+        self.assert_nothing_left(budget_s)
 
     def assert_nothing_left(self, budget_s: float = 60.0) -> None:
         until(lambda: not self.cluster.left(self.prefix), f"the end of {self.cluster.left(self.prefix)}", budget_s)

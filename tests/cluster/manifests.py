@@ -7,7 +7,7 @@ import yaml
 
 from testbed.pods import mounts
 
-MEMORY = {"ray-head": "2Gi", "ray-worker": "1536Mi", "autoscaler": "600Mi"}
+MEMORY = {"ray-head": "2500Mi", "ray-worker": "1800Mi", "autoscaler": "700Mi"}
 
 
 def for_testbed(path: Path) -> dict[str, Any]:

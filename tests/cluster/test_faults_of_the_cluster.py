@@ -29,7 +29,7 @@ def test_3_the_api_server_is_gone_for_a_minute(bench: Bench) -> None:
     bench.go()
     assert going.end().error is None
     assert len(bench.starts()) == 1
-    bench.assert_once()
+    bench.assert_once(budget_s=180.0)  # KubeRay itself comes back to its queue a minute later (client backoff)
 
 
 def test_3_an_api_server_that_answers_badly(bench: Bench) -> None:
