@@ -249,7 +249,8 @@ class Running:
 def dagster(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder, name, state = tmp_path_factory.mktemp("deploy"), kubectl.namespace, testbed.state()
     keys = state.s3.accounts["dagster"]
-    stores = {f"{prefix}_{part}": value for prefix in ("STORE", "RAW", "COMPUTE") for part, value in _pair(keys.access_key, keys.secret_key)}
+    pair = {"ACCESS_KEY_ID": keys.access_key, "SECRET_ACCESS_KEY": keys.secret_key}
+    stores = {f"{prefix}_{part}": value for prefix in ("STORE", "RAW", "COMPUTE") for part, value in pair.items()}
     os.environ |= stores  # for this process, which looks into the same stores
     document = deployed.settings(name, name)
     queues = list(deployed.queues(name))
@@ -259,18 +260,15 @@ def dagster(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Itera
     values = deployed.for_testbed(deployed.values(), name)
     deployed.database("CREATE", name)
     try:
-        for each in [
-            *queues,
-            deployed.secret("stores", stores),
-            deployed.secret("dagster-postgresql-secret", {"postgresql-password": "dagster"}),
-            deployed.settings_map(document),
-            *deployed.code_location(values, name),
-            *deployed.control_plane(values, name),
-        ]:
+        given = [deployed.secret("stores", stores), deployed.secret("dagster-postgresql-secret", {"postgresql-password": "dagster"})]
+        for each in [*queues, *given, deployed.settings_map(document), *deployed.code_location(values, name)]:
             kubectl.create(each)
         settings = Settings(**document)
         _record(folder, Store(settings.raw_config()))
-        kubectl("wait", "--for=condition=Ready", "pod/flywheel", "pod/dagster", "--timeout=90s")
+        kubectl("wait", "--for=condition=Ready", "pod/flywheel", "--timeout=90s")  # a webserver that finds no code location waits to be told
+        for each in deployed.control_plane(values, name):
+            kubectl.create(each)
+        kubectl("wait", "--for=condition=Ready", "pod/dagster", "--timeout=90s")
         address = json.loads(kubectl("get", "pod", "dagster", "-o", "json"))["status"]["podIP"]
         graphql = GraphQL(f"http://{address}:{values['dagsterWebserver']['service']['port']}")
         until(lambda: _loaded(graphql), "the code location", 60)
@@ -280,10 +278,6 @@ def dagster(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Itera
         for each in queues:
             kubectl("delete", each["kind"], each["metadata"]["name"], "--ignore-not-found", "--wait=false")
         deployed.database("DROP", name)
-
-
-def _pair(access: str, secret: str) -> Iterator[tuple[str, str]]:
-    yield from (("ACCESS_KEY_ID", access), ("SECRET_ACCESS_KEY", secret))
 
 
 def _record(folder: Path, raw: Store) -> None:
@@ -297,8 +291,7 @@ def _loaded(graphql: GraphQL) -> bool:
     query = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus
       locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
     (entry,) = graphql.ask(query)["locationEntries"]
-    assert entry["locationOrLoadError"]["__typename"] != "PythonError", entry
-    return bool(entry["name"] == "flywheel" and entry["loadStatus"] == "LOADED")
+    return bool(entry["name"] == "flywheel" and entry["loadStatus"] == "LOADED" and entry["locationOrLoadError"]["__typename"] != "PythonError")
 
 
 def test_a_day_is_published_by_run_workers_of_which_one_is_lost(dagster: Running) -> None:
@@ -317,7 +310,7 @@ def test_a_day_is_published_by_run_workers_of_which_one_is_lost(dagster: Running
     dagster.succeeded(retry, 150)
     assert "adopted episodes" in dagster.why(retry)
     pointer = dagster.pointer("episodes", DAYS[0])
-    assert pointer is not None and pointer.run_id == retry and pointer.counts["episodes"] == 1
+    assert pointer is not None and pointer.run_id == retry and pointer.counts["ok"] == 1
     until(lambda: not dagster.rayjobs(), "the RayJob's end", 30)
 
 

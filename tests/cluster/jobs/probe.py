@@ -20,6 +20,7 @@ class ProbeConfig(JobConfig):
     tasks: int = 0
     task_s: float = 1.0
     mebibytes: int = 64 * 1024  # that a hog takes
+    num_gpus: float = 0.0  # that each task asks for
 
 
 def task(number: int, seconds: float) -> str:
@@ -56,7 +57,7 @@ def run(config: ProbeConfig, execution: Execution) -> dict[str, DayResult]:
         import ray
 
         connect()
-        remote = ray.remote(num_cpus=1, max_retries=-1)(task)
+        remote = ray.remote(num_cpus=1, num_gpus=config.num_gpus, max_retries=-1)(task)
         done = {entry.key.rsplit("/", 1)[1] for entry in store.list(f"{config.marks}/tasks/")}
         for number in range(config.tasks):
             if f"{number:03d}" not in done:
