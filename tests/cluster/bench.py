@@ -136,8 +136,8 @@ class Bench:
         return [entry.key for entry in self.store.list(f"partitions/{self.prefix}/")]
 
     def created(self) -> list[str]:
-        """The names of the RayJobs that were ever created for this test, one for each uid, by the API server's audit log."""
-        return sorted(name for name, _ in audit.created_rayjobs(self.since) if name.startswith(self.prefix))
+        """The names of the RayJobs that were ever created for this test, one for each uid."""
+        return sorted(name for name, _ in self.cluster.created(self.since) if name.startswith(self.prefix))
 
     def assert_once(self, created: int = 1, budget_s: float = 60.0) -> None:
         """Published once, as many RayJobs as expected were ever made, and nothing is left."""

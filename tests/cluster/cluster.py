@@ -2,9 +2,12 @@
 
 import json
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,25 +15,44 @@ from ray_jobs.seam.store import StoreConfig
 
 T = TypeVar("T")
 BUDGET_S = 180.0
+NAMESPACE = "robots"  # of deploy/rbac.yaml
 CREDENTIALS = "STORE"  # prefix of the variables that hold the store's keys, here and in pods
+COMPUTE_CREDENTIALS = "COMPUTE"  # the same for the store near the training cluster: another cloud, other keys
 SECRET = "stores"  # the Secret with the jobs' keys
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """`kubeconfig` of an administrator; `launcher` of the service account that the launcher has in deploy/."""
+    """`kubeconfig` of an administrator; `launcher` of the service account that the launcher has in deploy/.
 
-    kubectl: Path
+    `created(since)`: (name, uid) of every RayJob that was ever created since. Dagster and jobs have different keys where that can be.
+    """
+
+    kubectl: str
     kubeconfig: Path
-    launcher: Path
     namespace: str
     store: StoreConfig
     raw: StoreConfig
     compute: StoreConfig
+    keys_of_jobs: dict[str, str]
+    created: Callable[[datetime], Iterable[tuple[str, str]]]
+    launcher: Path = Path()
+
+    @contextmanager
+    def access(self) -> Iterator["Cluster"]:
+        """The same with the launcher's own kubeconfig: the administrator's, with that account's token."""
+        document = json.loads(self("config", "view", "--minify", "--flatten", "--raw", "-o", "json"))
+        token = self("create", "token", "launcher", "--duration=6h").strip()
+        document["users"] = [{"name": "launcher", "user": {"token": token}}]
+        document["contexts"][0]["context"]["user"] = "launcher"
+        with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig") as file:
+            json.dump(document, file)
+            file.flush()
+            yield replace(self, launcher=Path(file.name))
 
     def __call__(self, *arguments: str, stdin: str | None = None, check: bool = True, namespace: str | None = None) -> str:
         """kubectl as administrator; its output."""
-        command = [str(self.kubectl), "--kubeconfig", str(self.kubeconfig), "-n", namespace or self.namespace, *arguments]
+        command = [self.kubectl, "--kubeconfig", str(self.kubeconfig), "-n", namespace or self.namespace, *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout

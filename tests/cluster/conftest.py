@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+import testbed
 from ray_jobs.seam.store import StoreConfig
+from testbed import audit
+from tests.cluster import elsewhere
 from tests.cluster.bench import Bench, token
-from tests.cluster.cluster import CREDENTIALS, SECRET, Cluster
+from tests.cluster.cluster import COMPUTE_CREDENTIALS, CREDENTIALS, NAMESPACE, SECRET, Cluster
 from tests.cluster.manifests import for_testbed
 
 REPOSITORY = Path(__file__).parents[2]
-NAMESPACE = "robots"
 LOCK = Path(tempfile.gettempdir()) / "flywheel-cluster-tests.lock"
 
 
@@ -27,44 +29,60 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def turn(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests in other processes go on beside this one unless it is marked `exclusive`: it breaks what they stand on."""
+    if request.node.get_closest_marker("testbed") and elsewhere.asked():
+        pytest.skip("it breaks the cluster itself, or looks into it: for the project's own testbed only")
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("exclusive") else fcntl.LOCK_SH)
         yield
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    """The project's own testbed; `make test-cluster` has started it."""
-    import testbed
-    from testbed.service_accounts import service_account_kubeconfig
-
-    state = testbed.state()
-    keys = state.s3.accounts
-    os.environ[f"{CREDENTIALS}_ACCESS_KEY_ID"] = keys["dagster"].access_key
-    os.environ[f"{CREDENTIALS}_SECRET_ACCESS_KEY"] = keys["dagster"].secret_key
-
-    def bucket(name: str) -> StoreConfig:
-        return StoreConfig(url=f"s3://{name}", endpoint=state.s3.endpoint, region=state.s3.region, credentials=CREDENTIALS)
-
-    made = Cluster(state.kubectl, state.kubeconfig, Path(), NAMESPACE, bucket("flywheel-store"), bucket("flywheel-raw"), bucket("flywheel-compute"))
+def cluster() -> Iterator[Cluster]:
+    """The project's own testbed, which `make test-cluster` has started; or what KUBECONFIG names."""
+    found = elsewhere.cluster() if elsewhere.asked() else own()
     with LOCK.with_suffix(".setup").open("w") as lock:  # one of several test processes makes it
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made("apply", "-f", str(REPOSITORY / "deploy" / "rbac.yaml"))
-        secret = {f"{CREDENTIALS}_ACCESS_KEY_ID": keys["jobs"].access_key, f"{CREDENTIALS}_SECRET_ACCESS_KEY": keys["jobs"].secret_key}
-        made.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": secret})
-        launcher = service_account_kubeconfig(NAMESPACE, "launcher")
-    return Cluster(made.kubectl, made.kubeconfig, launcher, NAMESPACE, made.store, made.raw, made.compute)
+        found("apply", "-f", str(REPOSITORY / "deploy" / "rbac.yaml"))
+        found.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": found.keys_of_jobs})
+    with found.access() as ready:
+        yield ready
+
+
+def own() -> Cluster:
+    state = testbed.state()
+    for name, server in ((CREDENTIALS, state.s3), (COMPUTE_CREDENTIALS, state.s3_elsewhere)):
+        os.environ[f"{name}_ACCESS_KEY_ID"] = server.accounts["dagster"].access_key
+        os.environ[f"{name}_SECRET_ACCESS_KEY"] = server.accounts["dagster"].secret_key
+
+    def bucket(name: str, server: testbed.S3Server, credentials: str) -> StoreConfig:
+        return StoreConfig(url=f"s3://{name}", endpoint=server.endpoint, region=server.region, credentials=credentials)
+
+    return Cluster(
+        kubectl=str(state.kubectl),
+        kubeconfig=state.kubeconfig,
+        namespace=NAMESPACE,
+        store=bucket("flywheel-store", state.s3, CREDENTIALS),
+        raw=bucket("flywheel-raw", state.s3, CREDENTIALS),
+        compute=bucket("flywheel-compute", state.s3_elsewhere, COMPUTE_CREDENTIALS),
+        keys_of_jobs={
+            f"{name}_{part}": getattr(server.accounts["jobs"], key)
+            for name, server in ((CREDENTIALS, state.s3), (COMPUTE_CREDENTIALS, state.s3_elsewhere))
+            for part, key in (("ACCESS_KEY_ID", "access_key"), ("SECRET_ACCESS_KEY", "secret_key"))
+        },
+        created=audit.created_rayjobs,
+    )
 
 
 @pytest.fixture(scope="session")
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """deploy/rayjobs/*.yaml as they run on the testbed, by name; `worker` is the training gang with one worker."""
     folder = tmp_path_factory.mktemp("rayjobs")
-    made = {}
+    made: dict[str, Path] = {}
+    small = elsewhere.manifest if elsewhere.asked() else for_testbed
     for path in sorted((REPOSITORY / "deploy" / "rayjobs").glob("*.yaml")):
         made[path.stem] = folder / path.name
-        made[path.stem].write_text(yaml.safe_dump(for_testbed(path)))
-    one = for_testbed(REPOSITORY / "deploy" / "rayjobs" / "training.yaml")
+        made[path.stem].write_text(yaml.safe_dump(small(path)))
+    one = small(REPOSITORY / "deploy" / "rayjobs" / "training.yaml")
     one["spec"]["rayClusterSpec"]["workerGroupSpecs"][0] |= {"replicas": 1, "minReplicas": 1, "maxReplicas": 1}
     made["worker"] = folder / "worker.yaml"
     made["worker"].write_text(yaml.safe_dump(one))

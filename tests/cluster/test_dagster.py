@@ -55,10 +55,10 @@ class OnCluster(Deployment):
             store.put_file(str(path.relative_to(self.raw)), path)
 
     def created(self, asset: str = "") -> list[str]:
-        """The RayJobs that were ever made for an asset of this deployment: by uid, as the API server's audit log has them."""
+        """The RayJobs that were ever made for an asset of this deployment."""
         mine = {key.split("/")[1] for key in self.keys("attempts/") if key.endswith("/attempt.json")}
         slug = asset.replace("_", "-")[:16].strip("-")
-        return sorted(name for name, _ in audit.created_rayjobs(self.since) if name.rsplit("-a", 1)[0] in mine and name.startswith(slug))
+        return sorted(name for name, _ in self.cluster.created(self.since) if name.rsplit("-a", 1)[0] in mine and name.startswith(slug))
 
     def left(self) -> list[str]:
         label = f"robot-flywheel/deployment={self.settings.deployment}"

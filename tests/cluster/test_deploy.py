@@ -31,6 +31,8 @@ from tests.cluster.bench import token
 from tests.cluster.cluster import until
 from tests.cluster.deployed import DEPLOY, Kubectl, Object, Refused
 
+pytestmark = pytest.mark.testbed
+
 JOBS = sorted((DEPLOY / "rayjobs").glob("*.yaml"))
 DAYS = ("2026-01-05", "2026-01-06")
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"

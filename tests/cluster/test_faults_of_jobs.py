@@ -169,6 +169,7 @@ def test_17_a_rayjob_without_a_run_is_removed(bench: Bench) -> None:
     bench.assert_nothing_left()
 
 
+@pytest.mark.testbed
 @pytest.mark.parametrize("kind", ["wrong", "expired"])
 def test_19_credentials_that_are_refused_are_told_at_once(bench: Bench, kind: Any) -> None:
     from testbed.service_accounts import service_account_kubeconfig

@@ -18,6 +18,7 @@ from tests.cluster.cluster import Cluster, until
 QUEUE, LOW, HIGH = "tests", "tests-low", "tests-high"
 
 
+@pytest.mark.testbed
 @pytest.mark.exclusive
 def test_3_the_api_server_is_gone_for_a_minute(bench: Bench) -> None:
     going = bench.begin(bench.work(waits=True))
@@ -33,6 +34,7 @@ def test_3_the_api_server_is_gone_for_a_minute(bench: Bench) -> None:
     bench.assert_once(budget_s=120.0)
 
 
+@pytest.mark.testbed
 def test_3_an_api_server_that_answers_badly(bench: Bench) -> None:
     """503 and silence, by a proxy before the API server, while a job is created and watched."""
     with proxy.before_api_server() as front:
@@ -51,6 +53,7 @@ def test_3_an_api_server_that_answers_badly(bench: Bench) -> None:
     bench.assert_once()
 
 
+@pytest.mark.testbed
 @pytest.mark.exclusive
 def test_4_the_operator_is_killed_and_restarted(bench: Bench) -> None:
     going = bench.begin(bench.work(waits=True))
@@ -154,6 +157,7 @@ def test_12_preempted_suspended_resumed_and_nothing_is_done_twice(bench: Bench, 
     bench.assert_once()
 
 
+@pytest.mark.testbed
 def test_18_the_store_answers_503_and_stalls_while_the_job_writes(bench: Bench) -> None:
     """The job reaches the store through a proxy; the launcher does not."""
     with proxy.before_s3(testbed.state().s3) as front:
@@ -172,6 +176,7 @@ def test_18_the_store_answers_503_and_stalls_while_the_job_writes(bench: Bench) 
     bench.assert_once()
 
 
+@pytest.mark.testbed
 @pytest.mark.exclusive
 def test_20_a_node_is_lost_found_and_replaced(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
     faults.add_node()

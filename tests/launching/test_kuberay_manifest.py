@@ -90,6 +90,15 @@ def test_the_protocol_gets_what_it_needs() -> None:
         assert env["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": {"name": "stores", "key": "STORE_SECRET_ACCESS_KEY"}}
 
 
+def test_an_autoscaling_job_is_elastic_in_a_queue_and_nowhere_else() -> None:
+    manifest = yaml.safe_load(MANIFEST)
+    key = "kueue.x-k8s.io/elastic-job"
+    assert key not in rayjob(manifest, attempt(), STORE, "s3://b/code.zip", queue="daily")["metadata"]["annotations"]
+    manifest["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"] = True
+    assert rayjob(manifest, attempt(), STORE, "s3://b/code.zip", queue="daily")["metadata"]["annotations"][key] == "true"
+    assert key not in rayjob(manifest, attempt(), STORE, "s3://b/code.zip")["metadata"]["annotations"]
+
+
 def test_more_memory_raises_what_is_below_it_and_lowers_nothing() -> None:
     limits = [container["resources"]["limits"]["memory"] for container in containers(made(memory=2 * 2**30))]
     assert limits == [str(2 * 2**30), "4Gi"]

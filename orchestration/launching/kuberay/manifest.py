@@ -77,6 +77,8 @@ def rayjob(
         **{PREFIX + key: value for key, value in labels_of(attempt).items()},
         PREFIX + "code": attempt.code,
     }
+    if queue and spec["rayClusterSpec"].get("enableInTreeAutoscaling"):  # refused without; and without a queue, its pods are held for ever
+        meta["annotations"].setdefault("kueue.x-k8s.io/elastic-job", "true")
     for key, value in SPEC_DEFAULTS.items():
         spec.setdefault(key, value)
     deadline = float(attempt.config.get("deadline_s", 3600.0))
