@@ -25,8 +25,8 @@ def main(parts: tuple[str, ...] = PARTS) -> None:
         figures, more = made
         kept = [each for each in before.get("figures", []) if each["id"].partition(".")[0] in set(PARTS) - {part}]
         told = {name: before[name] for name in PARTS if name in before}
-        measured = time.strftime("%Y-%m-%d", time.gmtime())
-        write("overhead", sorted(kept + figures, key=_place), **{**told, part: {"measured": measured, "load_before": round(load, 2), **more}})
+        measured = {"measured": time.strftime("%Y-%m-%d", time.gmtime()), "load": [round(load, 2), round(os.getloadavg()[0], 2)]}  # before and after
+        write("overhead", sorted(kept + figures, key=_place), **{**told, part: {**measured, **more}})
 
 
 def _place(figure: dict[str, str]) -> int:

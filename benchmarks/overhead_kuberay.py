@@ -14,11 +14,10 @@ from typing import Any
 
 from benchmarks import peer
 from benchmarks.cluster import NAMESPACE, Cluster, collector, find
-from benchmarks.overhead_ray import KINDS, Turn, compared, process, spans
+from benchmarks.overhead_ray import KINDS, Turn, compared, process
 
 TURNS = 5
 JOB = f"python {Path(peer.__file__).with_name('job.py')}"
-BARE = "kubectl apply and a watch"
 
 
 def run(turns: int = TURNS) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
@@ -33,9 +32,8 @@ def run(turns: int = TURNS) -> tuple[list[dict[str, Any]], dict[str, Any]] | Non
                 seen[kind].append(turn(kind, cluster))
                 print(f"kuberay {kind}: {json.dumps(seen[kind][-1])}", flush=True)
                 cluster.clear()
-        found = {kind: spans(each) for kind, each in seen.items()}
-        arrived = {kind: sum(turn["metadata"] for turn in seen[kind]) for kind in ("ours", "theirs")}
-        return compared("kuberay", found, BARE), {"turns": turns, "medians_s": found, "metadata_arrived": {**arrived, "of": turns}}
+        figures, told = compared("kuberay", seen, "kubectl apply and a watch")
+        return figures, {"turns": turns, **told, "metadata_arrived": {kind: sum(turn["metadata"] for turn in seen[kind]) for kind in ("ours", "theirs")}}
 
 
 def turn(kind: str, cluster: Cluster, seconds: float = 0.0) -> Turn:

@@ -17,7 +17,7 @@ from benchmarks.overhead_kuberay import turn
 from benchmarks.overhead_ray import ROOT
 from benchmarks.results import figure
 
-WATCHED_S = 150.0
+WATCHED_S = 180.0
 AGENTS = {"ours": "robot-flywheel", "theirs": "OpenAPI-Generator"}  # the Kubernetes client's own, which dagster-ray leaves as it is
 
 
