@@ -11,14 +11,19 @@ SETTLE_BUDGET_S = 8.0  # inside a pod's grace period
 REMOVE_BUDGET_S = 10.0  # for what the reconciler would remove too, only later
 
 
+def is_ours(job: Job | None, name: str) -> bool:
+    """Whoever else took the name of one of our attempts keeps the job."""
+    return job is not None and f"{job.labels.get('base')}-a{job.labels.get('number')}" == name
+
+
 def stop_job(name: str, budget_s: float) -> Program[Job | None]:
-    """Stop whatever has this name and wait until it is over. -> how it ended, None where it is gone. Raises Unreachable."""
+    """Stop our job of this name and wait until it is over. -> how it ended, None where it is gone. Raises Unreachable."""
     start: float = yield Now()
     while True:
         try:
             job: Job | None = yield Observe(name)
-            if job is None or not job.alive:
-                return job
+            if job is None or not job.alive or not is_ours(job, name):
+                return job if is_ours(job, name) else None
             yield Stop(name, job.uid)
         except Unreachable:
             pass
@@ -36,10 +41,11 @@ def end_attempt(base: str, number: int, ended: Ended, budget_s: float) -> Progra
     patience = min(budget_s, REMOVE_BUDGET_S)
     try:
         job: Job | None = yield from patiently(Observe(name), patience)
-        if job is not None and job.alive:
+        if job is None or not is_ours(job, name):
+            return
+        if job.alive:
             yield from patiently(Stop(name, job.uid), patience)
-        if job is not None:
-            yield from patiently(Delete(name, job.uid), patience)
+        yield from patiently(Delete(name, job.uid), patience)
     except Unreachable:
         return  # whoever lists the jobs next finds it
 

@@ -1,4 +1,4 @@
-"""Jobs that fail, do not fit, are cancelled, or are wanted twice: on the real cluster, by the protocol alone.
+"""Jobs that fail, do not fit or may not be: on the real cluster, by the protocol alone.
 
 The numbers are those of the table in docs/launching.md.
 """
@@ -12,11 +12,8 @@ import yaml
 
 from orchestration.launching.effects import Denied, InvalidSpec
 from orchestration.launching.kuberay.api import Kubernetes
-from orchestration.launching.publishing import NotOurs
-from orchestration.launching.reconcile import reconcile
 from orchestration.launching.work import Budgets, Resources
-from tests.cluster.bench import Bench, Interrupted
-from tests.cluster.cluster import until
+from tests.cluster.bench import Bench
 
 
 def changed(manifest: Path, tmp_path: Path, change: Any) -> Path:
@@ -84,88 +81,11 @@ def test_9_a_spec_that_kuberay_refuses_is_told_at_once(bench: Bench, manifests: 
     ids=["image", "place"],
 )
 def test_10_what_cannot_start_is_capacity_within_its_budget(bench: Bench, manifests: dict[str, Path], tmp_path: Path, change: Any, said: str) -> None:
-    budgets = Budgets(starting=8.0, stopping=60.0)
+    budgets = Budgets(starting=15.0, stopping=60.0)  # a pull that cannot work is told after some seconds, on a busy machine ten
     outcome = bench.perform(bench.work(budgets=budgets), target=bench.target(changed(manifests["small"], tmp_path, change)))
     assert outcome.failure_class == "capacity" and outcome.error is not None
     assert any(word in outcome.error for word in said.split("|")), outcome.error
     assert len(bench.created()) == 3, "capacity is tried three times"
-    bench.assert_nothing_left()
-
-
-def test_13_cancelled_before_the_create_nothing_was_ever_made(bench: Bench) -> None:
-    run = bench.run()
-    bench.status[run.run_id] = "CANCELING"
-    with pytest.raises(NotOurs):
-        bench.perform(bench.work(), run)
-    assert bench.created() == [] and not bench.pointers()
-
-
-@pytest.mark.parametrize("moment", ["starting", "running"])
-def test_13_cancelled_it_is_gone_in_ten_seconds(bench: Bench, moment: str) -> None:
-    run = bench.run()
-    going = bench.begin(bench.work(waits=True), run, interrupted_if=lambda: bench.status[run.run_id] == "CANCELING")
-    if moment == "running":
-        bench.await_start()
-    else:
-        until(lambda: bench.cluster.pods(bench.prefix), "a pod")
-    bench.status[run.run_id] = "CANCELING"
-    asked = time.monotonic()
-    with pytest.raises((Interrupted, NotOurs)):
-        going.end()
-    bench.assert_nothing_left(budget_s=10.0 - (time.monotonic() - asked))
-    assert len(bench.created()) == 1 and not bench.pointers()
-
-
-def test_1_and_14_an_evicted_worker_leaves_the_job_and_the_retry_adopts_it_at_once(bench: Bench) -> None:
-    first, retry = bench.run(), bench.run(2, retry=True)
-    going = bench.begin(bench.work(waits=True), first, interrupted_if=lambda: bool(bench.starts()))
-    with pytest.raises(Interrupted):
-        going.end()
-    assert len(bench.cluster.rayjobs(bench.prefix)) == 1, "the job stays"
-    bench.status[first.run_id] = "FAILURE"
-    asked = time.monotonic()
-    again = bench.begin(bench.work(waits=True), retry)
-    until(lambda: any("adopted" in line for line in bench.lines), "the adoption", 5.0)
-    print(f"adopted after {time.monotonic() - asked:.2f} s")
-    bench.go()
-    outcome = again.end()
-    assert not outcome.launched and len(bench.starts()) == 1
-    bench.assert_once()
-
-
-def test_15_two_steps_of_one_root_run_make_one_job(bench: Bench) -> None:
-    first = bench.begin(bench.work(waits=True), bench.run())
-    until(lambda: bench.cluster.rayjobs(bench.prefix), "the RayJob")
-    second = bench.begin(bench.work(waits=True), bench.run(2, retry=True))
-    until(lambda: any("adopted" in line for line in bench.lines), "the adoption")
-    bench.go()
-    assert first.end().error is None and second.end().error is None
-    assert len(bench.starts()) == 1
-    bench.assert_once()
-
-
-def test_15_and_16_an_older_run_that_ends_after_a_newer_one_hides_nothing(bench: Bench) -> None:
-    older = bench.begin(bench.work(waits=True), bench.run(1, root=1))
-    bench.await_start()
-    newer = bench.perform(bench.work(), bench.run(2, root=2))
-    assert newer.error is None
-    (published,) = bench.pointers()
-    bench.go()
-    outcome = older.end()
-    assert {day.state for day in outcome.days.values()} == {"superseded"}
-    assert bench.pointers() == [published]
-    bench.assert_once(created=2)
-
-
-def test_17_a_rayjob_without_a_run_is_removed(bench: Bench) -> None:
-    run = bench.run()
-    going = bench.begin(bench.work(waits=True), run, interrupted_if=lambda: bool(bench.cluster.pods(bench.prefix)))
-    with pytest.raises(Interrupted):
-        going.end()
-    mine = {run.root_run_id}
-    assert reconcile(bench.store, bench.target(), "local", lambda root: True) == [], "its run may come back"
-    said = reconcile(bench.store, bench.target(), "local", lambda root: root not in mine)
-    assert len(said) == 1 and "its run is over" in said[0]
     bench.assert_nothing_left()
 
 

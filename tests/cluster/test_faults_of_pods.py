@@ -1,0 +1,123 @@
+"""What a job stands on goes away: its pods, its place in the queue, its store. The numbers are those of docs/launching.md."""
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import testbed
+from testbed import proxy
+from testbed.proxy import Fault
+from tests.cluster.bench import Bench
+from tests.cluster.cluster import Cluster, until
+
+QUEUE, LOW, HIGH = "tests", "tests-low", "tests-high"
+
+
+def test_5_the_head_pod_is_deleted(bench: Bench) -> None:
+    going = bench.begin(bench.work(waits=True))
+    bench.await_start()
+    bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "head"), "--wait=false")
+    bench.await_start(2)
+    bench.go()
+    assert going.end().error is None
+    assert len(bench.starts()) == 2, "a new execution of the same RayJob"
+    bench.assert_once(created=len(bench.created()))
+    assert len(bench.created()) <= 2
+
+
+def test_6_a_worker_pod_is_deleted_and_the_job_goes_on(bench: Bench, manifests: dict[str, Path]) -> None:
+    going = bench.begin(bench.work(tasks=12, task_s=0.5), target=bench.target(manifests["worker"]))
+    until(lambda: len(bench.tasks()) >= 2, "two tasks")
+    bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "worker"), "--wait=false")
+    assert going.end().error is None
+    assert len(bench.tasks()) == 12 and len(bench.starts()) == 1, "the driver never noticed"
+    bench.assert_once()
+
+
+@pytest.fixture(scope="module")
+def queues(cluster: Cluster) -> None:
+    """Room for one small job at a time, two priorities, and preemption."""
+    cluster.apply(
+        {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "tests"}},
+        {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "WorkloadPriorityClass", "metadata": {"name": LOW}, "value": 1},
+        {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "WorkloadPriorityClass", "metadata": {"name": HIGH}, "value": 1000},
+        {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "ClusterQueue",
+            "metadata": {"name": QUEUE},
+            "spec": {
+                "namespaceSelector": {},
+                "preemption": {"withinClusterQueue": "LowerPriority"},
+                "resourceGroups": [
+                    {
+                        "coveredResources": ["cpu", "memory"],
+                        "flavors": [{"name": "tests", "resources": [{"name": "cpu", "nominalQuota": "64"}, {"name": "memory", "nominalQuota": "3500Mi"}]}],
+                    }
+                ],
+            },
+        },
+        {
+            "apiVersion": "kueue.x-k8s.io/v1beta2",
+            "kind": "LocalQueue",
+            "metadata": {"name": QUEUE, "namespace": cluster.namespace},
+            "spec": {"clusterQueue": QUEUE},
+        },
+    )
+
+
+def test_11_queued_longer_than_the_starting_budget_and_then_admitted(bench: Bench, queues: None, manifests: dict[str, Path]) -> None:
+    blocker = yaml.safe_load(manifests["small"].read_text())
+    name = f"blocker-{bench.token}"
+    blocker["metadata"] = {"name": name, "labels": {"kueue.x-k8s.io/queue-name": QUEUE, "kueue.x-k8s.io/priority-class": HIGH}}
+    blocker["spec"] |= {"entrypoint": "sleep 600", "shutdownAfterJobFinishes": True}
+    bench.cluster.apply(blocker)
+    until(lambda: not bench.cluster.rayjobs(name)[0]["spec"].get("suspend"), "the admission of the blocker", 60)
+    budgets = bench.work().budgets.model_copy(update={"starting": 60.0})
+    going = bench.begin(bench.work(budgets=budgets), target=bench.target(queue=QUEUE, priority=LOW))
+    until(lambda: any("waits in the queue" in line for line in bench.lines), "word of the queue", 60)
+    queued = time.monotonic()
+    until(lambda: time.monotonic() - queued > 65, "more than the starting budget", 80)
+    bench.cluster("delete", "rayjob", name)
+    assert going.end().error is None
+    assert len(bench.starts()) == 1
+    bench.assert_once()
+
+
+def test_12_preempted_suspended_resumed_and_nothing_is_done_twice(bench: Bench, queues: None, manifests: dict[str, Path]) -> None:
+    going = bench.begin(bench.work(tasks=20, task_s=0.5, waits=True), target=bench.target(queue=QUEUE, priority=LOW))
+    until(lambda: len(bench.tasks()) >= 3, "three tasks")
+    done = dict(bench.tasks())
+    important = yaml.safe_load(manifests["small"].read_text())
+    name = f"important-{bench.token}"
+    important["metadata"] = {"name": name, "labels": {"kueue.x-k8s.io/queue-name": QUEUE, "kueue.x-k8s.io/priority-class": HIGH}}
+    important["spec"] |= {"entrypoint": "sleep 1", "shutdownAfterJobFinishes": True}
+    bench.cluster.apply(important)
+    until(lambda: any("waits in the queue" in line for line in bench.lines), "word of the preemption", 90)
+    bench.cluster("delete", "rayjob", name)
+    bench.go()
+    assert going.end().error is None
+    assert len(bench.starts()) == 2, "a new execution"
+    tasks = bench.tasks()
+    assert len(tasks) == 20 and {number: tasks[number] for number in done} == done, "what was done before is not done again"
+    bench.assert_once()
+
+
+@pytest.mark.testbed
+def test_18_the_store_answers_503_and_stalls_while_the_job_writes(bench: Bench) -> None:
+    """The job reaches the store through a proxy; the launcher does not."""
+    with proxy.before_s3(testbed.state().s3) as front:
+        bench.job_store = bench.cluster.store.model_copy(update={"endpoint": front.url})
+        going = bench.begin(bench.work(tasks=6, task_s=0.2, waits=True))
+        bench.await_start()
+        front.set(Fault("answer", status=503, share=0.5))
+        until(lambda: len(bench.tasks()) >= 3, "three tasks")
+        front.set(Fault("stall", seconds=3.0, share=0.3))
+        until(lambda: len(bench.tasks()) == 6, "all tasks")
+        front.set(None)
+        bench.go()
+        assert going.end().error is None
+        assert any(each.outcome == "answer" for each in front.seen())
+    assert len(bench.starts()) == 1
+    bench.assert_once()
