@@ -33,6 +33,8 @@ from tests.launching.bench import BUDGET_S, DAY, Abandoned, Bench, gone, until
 
 TINY = "tests/launching/jobs/tiny.py"
 
+NOWHERE = 10**13  # bytes: no node has them, and Ray's fixed-point numbers hold them, which they do not from 10**15 on
+
 
 @dataclass
 class Cluster:
@@ -180,15 +182,15 @@ def test_a_cancelled_step_stops_its_job_and_an_orphan_is_reconciled(bench: Bench
 
 
 def test_a_name_that_is_taken_by_another_spec_is_refused(bench: Bench) -> None:
-    uid = bench.target.ensure(attempt(bench, memory=10**13)  # more than that, and Ray's fixed-point numbers overflow)
-    assert bench.target.ensure(attempt(bench, memory=10**13)  # more than that, and Ray's fixed-point numbers overflow) == uid
+    uid = bench.target.ensure(attempt(bench, memory=NOWHERE))
+    assert bench.target.ensure(attempt(bench, memory=NOWHERE)) == uid
     with pytest.raises(InvalidSpec, match="not ours"):
         bench.target.ensure(attempt(bench, module="another"))
     bench.target.stop(attempt(bench).name, uid)
 
 
 def test_a_job_that_fits_nowhere_waits_and_is_given_up_when_asked_to_stop(bench: Bench, cluster: Cluster) -> None:
-    asked = attempt(bench, memory=10**13)  # more than that, and Ray's fixed-point numbers overflow
+    asked = attempt(bench, memory=NOWHERE)
     uid = bench.target.ensure(asked)
     time.sleep(1.0)
     job = bench.target.find(asked.name)
