@@ -47,6 +47,8 @@ def run() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
             figures.append(figure(f"crowd.memory.{count}", seen["rss_mb"], f"MB resident, the launcher of {where}", None, None, "reported", True))
             requests = sum(seen["requests"].values()) * 60 / WATCHED_S
             figures.append(figure(f"crowd.requests.{count}", requests, f"requests a minute to the API server, {where}", None, None, "reported", True))
+            calls = sum(seen["store_calls"].values()) * 60 / WATCHED_S
+            figures.append(figure(f"crowd.store_calls.{count}", calls, f"calls a minute to the store, {where}", None, None, "reported", True))
             figures.append(figure(f"crowd.cpu.{count}", seen["cpu_s"] / WATCHED_S, f"cores, the launcher of {where}", None, None, "reported", True))
             cluster.clear()
         return figures, told
@@ -58,23 +60,28 @@ def crowd(cluster: Cluster, count: int) -> dict[str, Any]:
         [sys.executable, "-m", "benchmarks.overhead_crowd", str(count)],
         cwd=ROOT, env={**os.environ, **cluster.settings(queue=QUEUE)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert worker.stdin is not None and worker.stdout is not None
     try:
         wanted, deadline = min(count, AT_ONCE), time.monotonic() + 300
         while (running(cluster) < wanted or _alive(cluster) < count) and time.monotonic() < deadline:
             time.sleep(2)
         time.sleep(10)
-        since, before = datetime.now(UTC), _cpu_s(worker.pid)
+        since, before, calls = datetime.now(UTC), _cpu_s(worker.pid), _store_calls(worker)
         time.sleep(WATCHED_S)
-        seen = {"running": running(cluster), "alive": _alive(cluster), "cpu_s": round(_cpu_s(worker.pid) - before, 2), **_memory(worker.pid)}
+        now = {"running": running(cluster), "alive": _alive(cluster), "cpu_s": round(_cpu_s(worker.pid) - before, 2), **_memory(worker.pid)}
+        store = {kind: times - calls.get(kind, 0) for kind, times in _store_calls(worker).items()}
         time.sleep(2)  # the log is a little behind
-        asked = cluster.requests(AGENTS["ours"], since, WATCHED_S)
-        worker.stdin.write("told\n")
-        worker.stdin.flush()
-        return {**seen, "requests": asked, "window_s": WATCHED_S, "store_calls_since_start": json.loads(worker.stdout.readline())}
+        return {**now, "window_s": WATCHED_S, "requests": cluster.requests(AGENTS["ours"], since, WATCHED_S), "store_calls": store}
     finally:
         worker.kill()
         worker.wait()
+
+
+def _store_calls(worker: "subprocess.Popen[str]") -> dict[str, int]:
+    assert worker.stdin is not None and worker.stdout is not None
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    calls: dict[str, int] = json.loads(worker.stdout.readline())
+    return calls
 
 
 def _alive(cluster: Cluster) -> int:
@@ -139,15 +146,15 @@ def _follow(count: int) -> None:
             code=code().sha256,
         )  # fmt: skip
         target = build("cluster", place, settings.home_path, settings.store_config())
-        ports = Ports(_Counting(settings.store_config()), target, lambda: "STARTED", log=lambda line: print(line, file=sys.stderr))
+        ports = Ports(_Counting(settings.store_config()), target, lambda: "STARTED", log=lambda line: None)
         perform(run_step(work, RunInfo(f"{name}-{number}", f"{name}-{number}", datetime.now(UTC))), ports)
 
     from orchestration.launching.code import code
 
     for number in range(count):
         threading.Thread(target=one, args=(number,), daemon=True).start()
-    sys.stdin.readline()
-    print(json.dumps(_Counting.calls), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(_Counting.calls), flush=True)
 
 
 if __name__ == "__main__":
