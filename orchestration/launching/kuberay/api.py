@@ -3,6 +3,7 @@
 No process-wide configuration is touched, so one process may talk to several clusters.
 """
 
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -52,19 +53,18 @@ class Kubernetes:
         """The object as created; the one that is there where the name is taken."""
         try:
             with self._told("create the RayJob"):
-                return dict(self._custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, manifest, _request_timeout=TIMEOUT_S))
+                return _read(self._custom.create_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, manifest)
         except _Conflict:
             return self.get(manifest["metadata"]["name"])
 
     def get(self, name: str) -> Object:
         """Raises Gone."""
         with self._told("read the RayJob"):
-            return dict(self._custom.get_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, name, _request_timeout=TIMEOUT_S))
+            return _read(self._custom.get_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, name)
 
     def jobs(self, selector: str) -> list[Object]:
         with self._told("list RayJobs"):
-            answer = self._custom.list_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, label_selector=selector, _request_timeout=TIMEOUT_S)
-            return list(answer["items"])
+            return list(_read(self._custom.list_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, label_selector=selector)["items"])
 
     def delete(self, name: str, uid: str) -> None:
         """Delete the RayJob of this uid; it stays visible until its pods are gone. Absent is fine."""
@@ -77,8 +77,7 @@ class Kubernetes:
 
     def pods(self, selector: str) -> list[Object]:
         with self._told("list pods"):
-            answer = self._core.list_namespaced_pod(self.namespace, label_selector=selector, _preload_content=False, _request_timeout=TIMEOUT_S)
-            return list(json.loads(answer.data)["items"])
+            return list(_read(self._core.list_namespaced_pod, self.namespace, label_selector=selector)["items"])
 
     def give_up_pod(self, name: str) -> None:
         """Remove a pod without waiting for its node, which is gone. Absent is fine."""
@@ -91,10 +90,8 @@ class Kubernetes:
     def events(self, name: str) -> list[Object]:
         """The events of one object, oldest first."""
         with self._told("list events"):
-            answer = self._core.list_namespaced_event(
-                self.namespace, field_selector=f"involvedObject.name={name}", _preload_content=False, _request_timeout=TIMEOUT_S
-            )
-        return sorted(json.loads(answer.data)["items"], key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+            found = _read(self._core.list_namespaced_event, self.namespace, field_selector=f"involvedObject.name={name}")
+            return sorted(found["items"], key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
 
     def watched_job(self, name: str, changed: threading.Event) -> "Watched":
         def listing(**options: Any) -> Any:
@@ -114,7 +111,7 @@ class Kubernetes:
             yield
         except ApiException as error:
             raise self._refusal(error, doing) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:  # ValueError: half a document
             raise Unreachable(f"cannot {doing} in {self.where}: the API server does not answer ({type(error).__name__})") from error
 
     def _refusal(self, error: ApiException, doing: str) -> Exception:
@@ -158,6 +155,8 @@ class Watched:
             raise Unreachable("the API server did not answer the first list in time")
         if self._error is not None:
             raise self._error
+        if not self._thread.is_alive():
+            raise Unreachable("the watch has ended")
         return list(self._objects.values())
 
     def stop(self) -> None:
@@ -182,8 +181,7 @@ class Watched:
 
     def _follow(self) -> None:
         """One list, and then its changes until it is time for another list."""
-        answer = self._listing(_preload_content=False, _request_timeout=TIMEOUT_S)
-        listed = json.loads(answer.data)
+        listed = _read(self._listing)
         self._objects = {item["metadata"]["uid"]: item for item in listed["items"]}
         self._told_now()
         version = listed["metadata"]["resourceVersion"]
@@ -222,6 +220,15 @@ class Watched:
         self._error = None
         self._synced.set()
         self._changed.set()
+
+
+def _read(call: Callable[..., Any], *arguments: Any, **options: Any) -> Object:
+    """The answer as it came, in JSON. Raises ValueError where it is no whole JSON object: a proxy's page, half a document."""
+    answer = call(*arguments, **options, _preload_content=False, _request_timeout=TIMEOUT_S)
+    document = json.loads(answer.data)
+    if not isinstance(document, dict):
+        raise ValueError("the answer is no JSON object")
+    return document
 
 
 def _message(error: ApiException) -> str:

@@ -1,0 +1,105 @@
+"""An API server that answers badly: each answer is one of the launcher's own errors, whatever call it comes to."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.launching.effects import Denied, InvalidSpec, Unreachable
+from orchestration.launching.kuberay.api import Gone, Kubernetes
+
+CALLS: dict[str, Callable[[Kubernetes], Any]] = {
+    "create": lambda api: api.create({"metadata": {"name": "x"}}),
+    "get": lambda api: api.get("x"),
+    "jobs": lambda api: api.jobs("a=b"),
+    "delete": lambda api: api.delete("x", "uid"),
+    "pods": lambda api: api.pods("a=b"),
+    "events": lambda api: api.events("x"),
+    "give up": lambda api: api.give_up_pod("x"),
+    "watched job": lambda api: api.watched_job("x", threading.Event()).objects(),
+    "watched pods": lambda api: api.watched_pods("a=b", threading.Event()).objects(),
+}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request with `status` and `body`; `promised` more bytes are announced than come."""
+
+    status, body, promised = 200, b"{}", 0
+    daemon_threads = True
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, Server)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(server.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(server.body) + server.promised))
+        self.end_headers()
+        self.wfile.write(server.body)
+        self.close_connection = True
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def api(server: Server, tmp_path: Path) -> Kubernetes:
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    document = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "u", "user": {"token": "t"}}],
+    }  # fmt: skip
+    (tmp_path / "kubeconfig").write_text(json.dumps(document))
+    return Kubernetes("robots", tmp_path / "kubeconfig")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("body", "promised"), [(b'{"items": [{"metadata": {"na', 0), (b'{"items": [', 5000), (b"<html>busy</html>", 0)], ids=["half a document", "cut off", "html"]
+)
+def test_half_an_answer_is_silence(api: Kubernetes, server: Server, call: str, body: bytes, promised: int) -> None:
+    if call in ("delete", "give up") and not promised:
+        pytest.skip("what comes back from a deletion is not read")
+    server.body, server.promised = body, promised
+    with pytest.raises(Unreachable):
+        CALLS[call](api)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("status", "error"), [(401, Denied), (403, Denied), (503, Unreachable), (500, Unreachable), (429, Unreachable), (422, InvalidSpec)])
+def test_refusals(api: Kubernetes, server: Server, call: str, status: int, error: type[Exception]) -> None:
+    server.status, server.body = status, json.dumps({"message": "because"}).encode()
+    with pytest.raises(error, match=r"because|credentials"):
+        CALLS[call](api)
+
+
+def test_what_is_not_there(api: Kubernetes, server: Server) -> None:
+    server.status, server.body = 404, b'{"message": "not found"}'
+    with pytest.raises(Gone):
+        api.get("x")
+    api.delete("x", "uid")
+    api.give_up_pod("x")
+
+
+def test_nobody_at_home(api: Kubernetes, server: Server) -> None:
+    server.shutdown()
+    server.server_close()
+    for call in CALLS.values():
+        with pytest.raises(Unreachable, match="does not answer"):
+            call(api)
