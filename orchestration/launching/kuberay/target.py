@@ -14,7 +14,7 @@ from orchestration.launching.target import Target
 from orchestration.launching.work import Attempt
 from ray_jobs.seam.store import StoreConfig
 
-EVENTS_EVERY_S = 5.0  # of a pod that does not start
+EVENTS_FIRST_S, EVENTS_LAST_S = 5.0, 60.0  # between two questions for the events of what does not start; it doubles: a queue may take a day
 SETTLE_S = 0.1  # changes come in flurries
 
 
@@ -26,7 +26,7 @@ class _Followed:
     pods: Watched
     changed: threading.Event
     events: dict[str, list[Object]] = field(default_factory=dict)
-    asked: dict[str, float] = field(default_factory=dict)
+    asked: dict[str, tuple[float, float]] = field(default_factory=dict)  # name -> when its events were asked for, and the pause after that
 
 
 class KubeRayTarget(Target):
@@ -122,7 +122,8 @@ class KubeRayTarget(Target):
         if phase_of(resource) == "queued":
             names.append(resource["metadata"]["name"])
         for name in names:
-            if time.monotonic() - followed.asked.get(name, float("-inf")) >= EVENTS_EVERY_S:
-                followed.asked[name] = time.monotonic()
+            at, pause = followed.asked.get(name, (float("-inf"), EVENTS_FIRST_S / 2))
+            if time.monotonic() - at >= pause:
+                followed.asked[name] = (time.monotonic(), min(2 * pause, EVENTS_LAST_S))
                 followed.events[name] = self.api.events(name)
         return followed.events
