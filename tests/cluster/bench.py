@@ -75,6 +75,7 @@ class Bench:
             code=version,
             budgets=budgets,
             resources=resources or Resources(memory_limit=3 * 2**30),
+            deployment=self.deployment,
         )
 
     def run(self, number: int = 1, root: int = 1, retry: bool = False) -> RunInfo:
@@ -112,6 +113,11 @@ class Bench:
     @property
     def marks(self) -> str:
         return f"marks/{self.token}"
+
+    @property
+    def deployment(self) -> str:
+        """Of this test alone: a reconciler removes the jobs of its deployment, and other tests run beside this one."""
+        return f"test-{self.token}"
 
     @property
     def prefix(self) -> str:

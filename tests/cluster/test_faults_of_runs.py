@@ -18,6 +18,7 @@ def test_13_cancelled_before_the_create_nothing_was_ever_made(bench: Bench) -> N
     assert bench.created() == [] and not bench.pointers()
 
 
+@pytest.mark.exclusive  # ten seconds are those of a machine that does nothing else
 @pytest.mark.parametrize("moment", ["starting", "running"])
 def test_13_cancelled_it_is_gone_in_ten_seconds(bench: Bench, moment: str) -> None:
     run = bench.run()
@@ -81,7 +82,7 @@ def test_17_a_rayjob_without_a_run_is_removed(bench: Bench) -> None:
     with pytest.raises(Interrupted):
         going.end()
     mine = {run.root_run_id}
-    assert reconcile(bench.store, bench.target(), "local", lambda root: True) == [], "its run may come back"
-    said = reconcile(bench.store, bench.target(), "local", lambda root: root not in mine)
+    assert reconcile(bench.store, bench.target(), bench.deployment, lambda root: True) == [], "its run may come back"
+    said = reconcile(bench.store, bench.target(), bench.deployment, lambda root: root not in mine)
     assert len(said) == 1 and "its run is over" in said[0]
     bench.assert_nothing_left()

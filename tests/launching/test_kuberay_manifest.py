@@ -66,7 +66,7 @@ def test_what_the_manifest_says_is_kept() -> None:
     assert job["spec"]["ttlSecondsAfterFinished"] == 7 and job["spec"]["somethingOfALaterVersion"] == {"kept": True}
     assert job["metadata"]["labels"]["team"] == "robots"
     head, worker = job["spec"]["rayClusterSpec"]["headGroupSpec"], job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
-    assert worker["template"]["spec"]["terminationGracePeriodSeconds"] == 60 and head["template"]["spec"]["terminationGracePeriodSeconds"] == 5
+    assert worker["template"]["spec"]["terminationGracePeriodSeconds"] == 60 and head["template"]["spec"]["terminationGracePeriodSeconds"] == 3
     assert [each["value"] for each in containers(job)[0]["env"] if each["name"] == "RAY_DEDUP_LOGS"] == ["1"]
     assert json.loads(job["spec"]["runtimeEnvYAML"]) == {"env_vars": {"A": "b"}, "working_dir": "s3://flywheel-store/code/x.zip"}
 

@@ -40,7 +40,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-GRACE_S = 5  # of a pod: a cancelled job is gone within ten seconds
+GRACE_S = 3  # of a pod: a cancelled job is gone within ten seconds
 LOST_AFTER_S = 10  # that a pod is kept on a node of which nothing is heard
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
