@@ -41,13 +41,9 @@ def test_class(errors: dict[str, BaseException], name: str, failure: str | None)
 
 
 def test_a_loss_below_another_error_counts(errors: dict[str, BaseException]) -> None:
-    try:
-        try:
-            raise errors["memory"]
-        except Exception as error:
-            raise RuntimeError("training failed") from error
-    except RuntimeError as raised:
-        assert class_of(raised) == "out_of_memory"
+    with pytest.raises(RuntimeError) as raised:
+        raise RuntimeError("training failed") from errors["memory"]
+    assert class_of(raised.value) == "out_of_memory"
 
 
 def test_the_line_about_memory_is_told(errors: dict[str, BaseException]) -> None:
