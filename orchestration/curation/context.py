@@ -74,7 +74,7 @@ def build(earlier: Iterable[tuple[list[Row], Ledger]], own: tuple[list[Row], Led
             if len(group) >= thresholds.compare_at_least:
                 robots[robot] = _usual(group, source)
                 break
-    seen = tuple(_seen(row) for row in sorted(_distinct(past_rows), key=lambda row: (row["day"], row["episode_id"])))
+    seen = tuple(seen_of(row) for row in sorted(_distinct(past_rows), key=lambda row: (row["day"], row["episode_id"])))
     facts = [[row["episode_id"], _rounded(past.get(row["episode_id"]))] for row in sorted(_distinct(past_rows), key=lambda row: row["episode_id"])]
     return Context(robots, _models(past, own_measured, thresholds), seen, digest("context 1", facts, [item.__dict__ for item in seen]))
 
@@ -125,7 +125,7 @@ def _models(past: dict[str, Row], own: dict[str, Row], thresholds: Thresholds) -
     return models
 
 
-def _seen(row: Row) -> Seen:
+def seen_of(row: Row) -> Seen:
     timed = row["day_source"] == "recording"
     return Seen(row["episode_id"], row["day"], row["robot"], row["upload"], row["start_ns"] if timed else None, row["end_ns"] if timed else None)
 
