@@ -11,6 +11,7 @@ from testbed import proxy
 from testbed.proxy import Fault
 from tests.cluster.bench import Bench
 from tests.cluster.cluster import Cluster, until
+from tests.cluster.curating import Curating
 
 QUEUE, LOW, HIGH = "tests", "tests-low", "tests-high"
 
@@ -27,12 +28,15 @@ def test_5_the_head_pod_is_deleted(bench: Bench) -> None:
     assert len(bench.created()) <= 2
 
 
-def test_6_a_worker_pod_is_deleted_and_the_job_goes_on(bench: Bench, manifests: dict[str, Path]) -> None:
-    going = bench.begin(bench.work(tasks=12, task_s=0.5), target=bench.target(manifests["worker"]))
-    until(lambda: len(bench.tasks()) >= 2, "two tasks")
+def test_6_a_worker_pod_is_deleted_mid_curation_and_the_job_goes_on(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
+    day = Curating.recorded(bench, tmp_path, episodes_per_robot=80)
+    going = bench.begin(day.work(), target=bench.target(manifests["worker"]))
+    until(day.measured, "the first episodes in the ledger")
     bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "worker"), "--wait=false")
-    assert going.end().error is None
-    assert len(bench.tasks()) == 12 and len(bench.starts()) == 1, "the driver never noticed"
+    before = len(day.measured())
+    assert before < 3 * len(day.episodes), "there is work left to be disturbed"
+    day.assert_as_if_nothing_had_happened(going.end())
+    assert len(bench.executions()) == 1, "the driver never noticed"
     bench.assert_once()
 
 
@@ -85,22 +89,23 @@ def test_11_queued_longer_than_the_starting_budget_and_then_admitted(bench: Benc
     bench.assert_once()
 
 
-def test_12_preempted_suspended_resumed_and_nothing_is_done_twice(bench: Bench, queues: None, manifests: dict[str, Path]) -> None:
-    going = bench.begin(bench.work(tasks=20, task_s=0.5, waits=True), target=bench.target(queue=QUEUE, priority=LOW))
-    until(lambda: len(bench.tasks()) >= 3, "three tasks")
-    done = dict(bench.tasks())
+def test_12_preempted_suspended_resumed_and_nothing_is_measured_twice(bench: Bench, queues: None, manifests: dict[str, Path], tmp_path: Path) -> None:
+    day = Curating.recorded(bench, tmp_path, episodes_per_robot=100)
+    going = bench.begin(day.work(), target=bench.target(queue=QUEUE, priority=LOW))
+    until(day.measured, "the first episodes in the ledger")
     important = yaml.safe_load(manifests["small"].read_text())
     name = f"important-{bench.token}"
     important["metadata"] = {"name": name, "labels": {"kueue.x-k8s.io/queue-name": QUEUE, "kueue.x-k8s.io/priority-class": HIGH}}
     important["spec"] |= {"entrypoint": "sleep 1", "shutdownAfterJobFinishes": True}
     bench.cluster.apply(important)
     until(lambda: any("waits in the queue" in line for line in bench.lines), "word of the preemption", 90)
+    until(lambda: not bench.cluster.pods(bench.prefix), "the end of its pods", 60)
+    before = day.measured()
+    assert len(before) < 3 * len(day.episodes), "there is work left to be resumed"
     bench.cluster("delete", "rayjob", name)
-    bench.go()
-    assert going.end().error is None
-    assert len(bench.starts()) == 2, "a new execution"
-    tasks = bench.tasks()
-    assert len(tasks) == 20 and {number: tasks[number] for number in done} == done, "what was done before is not done again"
+    day.assert_as_if_nothing_had_happened(going.end())
+    assert len(bench.executions()) == 2, "a new execution"
+    assert before.items() <= day.measured().items(), "what was measured before is not measured again"
     bench.assert_once()
 
 
