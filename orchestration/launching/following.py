@@ -41,10 +41,10 @@ TAIL_OBJECTS = 3  # of the log, which tell how a driver ended
 class _Watch:
     """What this step saw of the job, and how long the job has spent in each phase since."""
 
-    began: float
     spent: dict[str, float] = field(default_factory=dict)
     phase: str | None = None
     at: float = 0.0
+    since: float = 0.0  # when that phase was first seen
     executions: frozenset[str] = frozenset()
     execution_spent: float = 0.0  # running, since the newest driver showed itself
     checked: float = 0.0
@@ -58,14 +58,19 @@ class _Watch:
         self.execution_spent = self.execution_spent + passed if phase == "running" and executions == self.executions else 0.0
         if phase != "starting":
             self.spent["starting"] = 0.0
+        self.since = self.since if self.phase == phase else now
         self.phase, self.at, self.executions = phase, now, executions
+
+    def pause(self, poll: float, now: float) -> float:
+        """Until the next look: seldom at what has long been as it is, often at what has just come out of a queue and may end soon."""
+        return min(poll * (1 + (now - self.since) / 30), 5.0)
 
 
 def follow(step: "_Step", attempt: Attempt) -> Program[None]:
     """Until the attempt is over: closed (by any attempt of this base), or ended with its reason in the store."""
     budgets = step.work.budgets
     began: float = yield Now()
-    watch = _Watch(began=began, checked=began)
+    watch = _Watch(checked=began)
     while True:
         seen = yield from step.survey_again()
         at = seen.attempts.get(attempt.number, AttemptSeen(attempt.number))
@@ -116,7 +121,7 @@ def follow(step: "_Step", attempt: Attempt) -> Program[None]:
         if now - watch.checked >= RUN_CHECK_S:
             yield from still_ours(budgets.unreachable)
             watch.checked = now
-        yield Await(attempt.name, min(budgets.poll * (1 + (now - watch.began) / 30), 5.0))
+        yield Await(attempt.name, watch.pause(budgets.poll, now))
 
 
 def _replace(step: "_Step", attempt: Attempt, job: Job) -> Program[None]:

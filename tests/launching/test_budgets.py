@@ -17,7 +17,7 @@ ATTEMPT = Attempt(
 
 def play(looks: list[tuple[float, str, int]], note: str = "", failure: str | None = None) -> tuple[str, str] | None:
     """(seconds since the look before, phase, drivers that have shown themselves) -> the first verdict."""
-    watch, now = _Watch(began=0.0), 0.0
+    watch, now = _Watch(), 0.0
     for passed, phase, drivers in looks:
         now += passed
         at = AttemptSeen(1, executions={f"e{number}" for number in range(drivers)})
@@ -49,9 +49,18 @@ def test_a_preempted_job_starts_anew_and_each_driver_has_the_whole_deadline() ->
     assert late is not None and late[0] == "user"
 
 
+def test_a_job_that_was_long_in_a_queue_is_looked_at_as_often_as_a_new_one() -> None:
+    watch = _Watch()
+    watch.charge("queued", frozenset(), 0.0)
+    watch.charge("queued", frozenset(), 3000.0)
+    assert watch.pause(0.25, 3000.0) == 5.0
+    watch.charge("running", frozenset(), 3001.0)
+    assert watch.pause(0.25, 3001.0) == 0.25
+
+
 @given(st.lists(st.tuples(st.floats(0, 30), st.sampled_from(["queued", "starting", "running"]), st.integers(0, 3)), max_size=30))
 def test_no_phase_is_charged_for_time_that_was_seen_in_another(looks: list[tuple[float, str, int]]) -> None:
-    watch, now = _Watch(began=0.0), 0.0
+    watch, now = _Watch(), 0.0
     before: tuple[float, str] | None = None
     most = dict.fromkeys(["queued", "starting", "running"], 0.0)
     for passed, phase, drivers in looks:
