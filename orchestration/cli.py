@@ -1,14 +1,19 @@
 """The `flywheel` command behind the Makefile's verbs."""
 
 import argparse
+import getpass
 import json
 import shutil
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ray_jobs.seam.errors import FlywheelError
+
+if TYPE_CHECKING:
+    from orchestration.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,12 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
     ui = verbs.add_parser("ui", help="Dagster's UI over the runs that the loop made")
     ui.add_argument("--data", type=Path, help="the folder whose loop is to be shown")
     ui.add_argument("--port", type=int, default=3000)
+    override = verbs.add_parser("override", help="decide about an episode yourself; it survives every re-judging")
+    override.add_argument("episode", help="the episode's id, or its first characters")
+    override.add_argument("verdict", choices=["keep", "reject", "withdraw"])
+    override.add_argument("--reason", default="", help="why; it stands on the verdict")
+    override.add_argument("--day", help="the episode's day, where its id is in several")
+    for verb in (override,):
+        verb.add_argument("--data", type=Path, help="the folder of own recordings whose loop is meant; else FLYWHEEL_SETTINGS, else the demo")
     verbs.add_parser("clean", help="remove what the loops made")
     chosen = parser.parse_args(arguments)
     for asked in (signal.SIGINT, signal.SIGTERM):  # asked to end is asked to end, by key or by signal; a background shell had SIGINT ignored
         signal.signal(asked, signal.default_int_handler)
     try:
-        return {"loop": _loop, "ui": _ui, "clean": _clean}[chosen.verb](chosen)
+        return {"loop": _loop, "ui": _ui, "override": _override, "clean": _clean}[chosen.verb](chosen)
     except FlywheelError as error:
         print(f"flywheel: {error}", file=sys.stderr)
         return 1
@@ -62,6 +74,29 @@ def _ui(chosen: argparse.Namespace) -> int:
     with dagster_dev.dagster_dev(load(document), document, chosen.port) as dagster:
         print(f"Dagster's UI: {dagster.url}  (Ctrl-C ends it)", flush=True)
         signal.pause()
+    return 0
+
+
+def _settings(chosen: argparse.Namespace) -> "Settings":
+    from orchestration.local import loop
+    from orchestration.settings import load
+
+    return load(loop.own_document(loop.own_home(chosen.data), chosen.data)) if chosen.data else load()
+
+
+def _override(chosen: argparse.Namespace) -> int:
+    from orchestration.curation import overrides
+    from ray_jobs.seam.store import Store
+
+    store = Store(_settings(chosen).store_config())
+    day, episode = overrides.find(store, chosen.episode, chosen.day)
+    key = overrides.key_of(day, episode)
+    if chosen.verdict == "withdraw":
+        store.delete(key)
+        print(f"{key} is gone: the machine's verdict counts again")
+    else:
+        print(overrides.write(store, day, overrides.decided(episode, chosen.verdict, chosen.reason, getpass.getuser())))
+    print(f"it counts once {day} is judged again: by the sensor `changed`, or materialize `verdicts` of that day (`make loop` does)")
     return 0
 
 

@@ -55,7 +55,7 @@ def measurements(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Itera
     kinds={"python"},
     owners=["team:robot-data"],
     output_required=False,
-    description="Kept, rejected, quarantined or superseded, with reasons: a pure function of scores, thresholds and the fleet's context.",
+    description="Kept, rejected, quarantined or superseded, with reasons: a pure function of scores, thresholds, the fleet's context and people's overrides.",
 )
 def verdicts(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
     settings, store = flywheel.settings, flywheel.store
@@ -68,7 +68,7 @@ def verdicts(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[
         content = hashlib.sha256(data).hexdigest()
         key = f"verdicts/{day}/{content}.parquet"
         store.put(key, data)
-        inputs = {"episodes": table.output_digest, "measurements": measured.output_digest, "context": decided.context_digest}
+        inputs = {"episodes": table.output_digest, "measurements": measured.output_digest, "context": decided.context_digest, "overrides": decided.overrides}
         output = {"verdicts": key, "episodes": table.output["episodes"], "context": decided.context_digest}
         return inputs, DayResult(counts=decided.counts, output=output, output_digest=content, shown=decided.shown)
 

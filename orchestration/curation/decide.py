@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from orchestration.curation import overrides
 from orchestration.curation.context import Context, Ledger, Row, build
 from orchestration.curation.judge import counts, judge
 from orchestration.curation.present import present
@@ -16,22 +17,29 @@ from ray_jobs.seam.tables import from_bytes
 
 @dataclass(frozen=True)
 class Decided:
-    """rows: VERDICTS; counts add up; context_digest names the snapshot of earlier days that was compared with."""
+    """rows: VERDICTS; counts add up; context_digest names the snapshot of earlier days that was compared with; overrides: `overrides.state`."""
 
     rows: list[Row]
     counts: dict[str, int]
     shown: dict[str, Shown]
     context_digest: str
+    overrides: str
 
 
 def decide(store: Store, day: str, episodes_key: str, stages: dict[str, str], thresholds: Thresholds) -> Decided:
-    """Judge a day. `stages`: stage -> version, as its measurements' pointer says. Raises StoreError."""
+    """Judge a day. `stages`: stage -> version, as its measurements' pointer says. Raises StoreError, and UserError for an override in error."""
+    people = overrides.state(store, day).get(day, "")
+    asked = overrides.read(store, day)
     episodes = from_bytes(store.get(episodes_key))
     measured = read_ledger(store, stages, day)
     context = context_of(store, day, stages, thresholds, (episodes, measured))
-    rows = judge(episodes, measured, thresholds, context)
+    rows = overrides.apply(judge(episodes, measured, thresholds, context), asked, readable=[row["episode_id"] for row in episodes if row["status"] == "ok"])
     pictures = {row["episode_id"]: row["picture"] for part in measured.values() for row in part.values() if row["picture"]}
-    return Decided(rows, counts(rows), present(rows, pictures, context), context.digest)
+    tally = counts(rows) | {"overridden": sum(1 for row in rows if row["override"])}
+    shown = present(rows, pictures, context)
+    if unknown := sorted(set(asked) - {row["episode_id"] for row in rows}):
+        shown["overrides_without_episode"] = Shown(type="text", value=", ".join(overrides.key_of(day, episode_id) for episode_id in unknown))
+    return Decided(rows, tally, shown, context.digest, people)
 
 
 def read_ledger(store: Store, stages: dict[str, str], day: str) -> Ledger:

@@ -26,6 +26,8 @@ def present(rows: list[Row], pictures: dict[str, bytes], context: Context) -> di
     shown["robot_minutes_kept"] = Shown(type="float", value=round(sum(row["duration_s"] for row in rows if row["verdict"] == "kept") / 60, 2))
     shown["verdicts"] = Shown(type="md", value=reasons_table(rows))
     shown["episodes"] = Shown(type="md", value=episodes_table(rows))
+    if people := overrides_table(rows):
+        shown["overrides"] = Shown(type="md", value=people)
     shown["compared_with"] = Shown(type="md", value=context_table(context))
     if sheet := contact_sheet(rows, pictures):
         shown["contact_sheet"] = Shown(type="md", value=f"![kept and rejected clips](data:image/jpeg;base64,{base64.b64encode(sheet).decode()})")
@@ -64,6 +66,14 @@ def episodes_table(rows: list[Row], most: int = 200) -> str:
     if len(rows) > most:
         lines.append(f"\n… and {len(rows) - most} more in the verdicts table")
     return "\n".join(lines)
+
+
+def overrides_table(rows: list[Row]) -> str:
+    """What people decided, beside what the machine would; empty where nobody did."""
+    told = [row for row in rows if row.get("override")]
+    cells = [(row["episode_id"][:8], row["upload"], row["machine_verdict"], row["verdict"], row["override"].removeprefix("override: ")) for row in told]
+    lines = [f"| {' | '.join(_cell(cell) for cell in each)} |" for each in cells]
+    return "\n".join(["| episode | upload | machine | in force | override |", "|---|---|---|---|---|", *lines]) if told else ""
 
 
 def context_table(context: Context) -> str:

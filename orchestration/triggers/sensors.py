@@ -3,6 +3,7 @@
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from orchestration.curation import overrides
 from orchestration.ingest.assets import raw_listing
 from orchestration.launching.code import code
 from orchestration.launching.effects import Unreachable
@@ -40,14 +41,20 @@ def arrivals(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.Sens
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=each.run_key) for each in decision.requests], cursor=decision.cursor)
 
 
-@dg.sensor(job=curate, minimum_interval_seconds=POLL_S, default_status=STATUS, description="Exactly the days whose uploads changed: ingest, measure, judge.")
+@dg.sensor(
+    job=curate,
+    minimum_interval_seconds=POLL_S,
+    default_status=STATUS,
+    description="Exactly the days whose uploads or overrides changed: ingest, measure, judge.",
+)
 def changed(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SensorResult | dg.SkipReason:
     index = read_pointer(flywheel.store, "uploads", UNPARTITIONED)
     if index is None:
         return dg.SkipReason("nothing is indexed yet")
     in_days = set(DAILY.get_partition_keys())
-    wanted = {day: value for day, value in index.output["days"].items() if day in in_days}
-    decision = changed_days(wanted, {day: judged_uploads(flywheel.store, day) for day in wanted}, _active(context.instance, curate.name), context.cursor)
+    people = overrides.state(flywheel.store)
+    wanted = {day: made_of(value, people.get(day)) for day, value in index.output["days"].items() if day in in_days}
+    decision = changed_days(wanted, {day: judged(flywheel.store, day) for day in wanted}, _active(context.instance, curate.name), context.cursor)
     if decision.given_up:
         context.log.error(f"asked {', '.join(decision.given_up)} too often without a result: read the failed runs, then backfill these days by hand")
     requests = [dg.RunRequest(run_key=each.run_key, partition_key=each.day) for each in decision.requests]
@@ -93,12 +100,18 @@ def sweeper(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SkipR
     return dg.SkipReason("\n".join(told) or "nothing is old enough to go")
 
 
-def judged_uploads(store: Store, day: str) -> str | None:
-    """The digest of the uploads that the day's published verdicts came from, or None where the chain is not whole."""
+def made_of(uploads: str, people: str | None) -> str:
+    """What verdicts are made of, in one word: the digest of the day's uploads, and that of its overrides where there are any."""
+    return f"{uploads}+{people}" if people else uploads
+
+
+def judged(store: Store, day: str) -> str | None:
+    """What the day's published verdicts were made of, or None where the chain is not whole."""
     table, verdicts = read_pointer(store, "episodes", day), read_pointer(store, "verdicts", day)
     if table is None or verdicts is None or verdicts.inputs.get("episodes") != table.output_digest:
         return None
-    return table.inputs.get("uploads")
+    uploads = table.inputs.get("uploads")
+    return made_of(uploads, verdicts.inputs.get("overrides")) if uploads else None
 
 
 def _active(instance: dg.DagsterInstance, job: str) -> frozenset[str]:

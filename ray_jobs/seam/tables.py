@@ -52,6 +52,7 @@ LEDGER = pa.schema(
         ("version", pa.string()),
         ("scores", pa.map_(pa.string(), pa.float64())),
         ("vectors", pa.map_(pa.string(), pa.list_(pa.float32()))),
+        ("tags", pa.map_(pa.string(), pa.string())),  # what it shows, in words, with who says so
         ("picture", pa.binary()),  # a small JPEG strip for contact sheets, or null
         ("error", pa.string()),  # why the content itself cannot be measured, or null
         ("seconds", pa.float64()),
@@ -70,6 +71,9 @@ VERDICTS = pa.schema(
         ("reasons", pa.list_(pa.string())),  # first the check's name, then evidence: "frozen_camera: 0.91 of frames …"
         ("scores", pa.map_(pa.string(), pa.float64())),
         ("duration_s", pa.float64()),
+        ("tags", pa.map_(pa.string(), pa.string())),
+        ("machine_verdict", pa.string()),  # what `verdict` would be without a person's override
+        ("override", pa.string()),  # "override: keep by …", or null
     ]
 )
 
