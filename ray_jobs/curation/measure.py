@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import av
 import numpy as np
+import pyarrow as pa
 
 from ray_jobs.curation.segments import cut, segment_count, with_frames
-from ray_jobs.curation.stage import Measured, Partial, Segment, Stage, View, effective_versions, error_row, ledger_row, pack_arrays, unpack_arrays
+from ray_jobs.curation.stage import Measured, Partial, Picks, Segment, Stage, View, effective_versions, error_row, ledger_row
 from ray_jobs.curation.stages import DECODE, measuring
 from ray_jobs.episode import EpisodeMeta, Stream, read_episode
 from ray_jobs.seam.configs import MeasureSettings
@@ -20,6 +21,8 @@ from ray_jobs.seam.store import Store
 
 # What content can cause. A StoreError is none of these: a store that fails says nothing about an episode.
 CONTENT_ERRORS = (DataError, av.error.FFmpegError, ValueError, IndexError, KeyError, ArithmeticError, np.linalg.LinAlgError)
+STREAM_ARRAYS = ("t_ns", "log_ns", "values")
+VIEW_ARRAYS = ("t_ns", "log_ns", "frames", "previous", "joints")
 T = TypeVar("T")
 
 
@@ -57,37 +60,54 @@ class Piece:
     failed: tuple[str, str] | None = None  # "absent" or "store", and the message: nothing that the ledger should hold
 
     def to_bytes(self) -> bytes:
-        """For the way between operators; frames travel along while a later stage wants them."""
+        """For the way between operators. One row per array, so that the reader copies nothing; nothing that could run code when read."""
         meta = self.segment.meta.model_dump(mode="json") if self.segment else None
         head = {key: getattr(self, key) for key in ("episode_id", "index", "count", "wanted", "errors", "seconds", "failed")}
-        arrays: Partial = {f"p/{stage}/{name}": value for stage, part in self.partials.items() for name, value in part.items()}
-        views: dict[str, int] = {}
+        views: list[dict[str, Any]] = []
+        arrays: list[tuple[list[Any], np.ndarray]] = [(["p", stage, name], value) for stage, part in self.partials.items() for name, value in part.items()]
         if self.segment:
             for name, stream in self.segment.streams.items():
-                arrays.update({f"s/{name}/{key}": getattr(stream, key) for key in ("t_ns", "log_ns", "values")})
-            for name, view in self.segment.views.items():
-                views[name] = view.first
-                arrays.update({f"v/{name}/{key}": getattr(view, key) for key in ("t_ns", "log_ns", "frames", "previous", "joints")})
+                arrays += [(["s", name, key], getattr(stream, key)) for key in STREAM_ARRAYS]
+            for pick, cameras in [(None, self.segment.views), *self.segment.picked.items()]:
+                for camera, view in cameras.items():
+                    arrays += [(["v", len(views), key], getattr(view, key)) for key in VIEW_ARRAYS]
+                    views.append({"pick": pick, "camera": camera, "first": view.first})
         text = json.dumps({**head, "meta": meta, "views": views, "made": list(self.partials)})
-        return pack_arrays({**arrays, "head": np.frombuffer(text.encode(), np.uint8)})
+        labels = [json.dumps([path, value.dtype.str, value.shape]) for path, value in arrays]
+        table = pa.table({"label": [text, *labels], "data": pa.array([b"", *(_buffer(value) for _, value in arrays)], pa.large_binary())})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Piece":
-        arrays = unpack_arrays(data)
-        head = json.loads(arrays.pop("head").tobytes())
-        parts: dict[str, dict[str, dict[str, np.ndarray]]] = {"p": {name: {} for name in head["made"]}, "s": {}, "v": {}}
-        for key, value in arrays.items():
-            kind, rest = key.split("/", 1)
-            owner, name = rest.split("/", 1) if kind == "p" else rest.rsplit("/", 1)
-            parts[kind].setdefault(owner, {})[name] = value
+    def from_bytes(cls, data: bytes | pa.Buffer) -> "Piece":
+        table = pa.ipc.open_stream(data).read_all().combine_chunks()
+        labels, values = table["label"].to_pylist(), table["data"].chunk(0)
+        head = json.loads(labels[0])
+        partials: dict[str, Partial] = {name: {} for name in head["made"]}
+        streams: dict[str, dict[str, np.ndarray]] = {}
+        seen: list[dict[str, np.ndarray]] = [{} for _ in head["views"]]
+        for row, label in enumerate(labels[1:], 1):
+            (kind, owner, name), dtype, shape = json.loads(label)
+            value = np.frombuffer(values[row].as_buffer(), np.dtype(dtype)).reshape(shape)
+            (partials[owner] if kind == "p" else seen[owner] if kind == "v" else streams.setdefault(owner, {}))[name] = value
         segment = None
         if head["meta"]:
-            views = {name: View(first=head["views"][name], **fields) for name, fields in parts["v"].items()}
-            streams = {name: Stream(**fields) for name, fields in parts["s"].items()}
-            segment = Segment(EpisodeMeta.model_validate(head["meta"]), head["index"], head["count"], streams, views)
+            views: dict[Picks | None, dict[str, View]] = {None: {}}
+            for told, fields in zip(head["views"], seen, strict=True):
+                views.setdefault(Picks(*told["pick"]) if told["pick"] else None, {})[told["camera"]] = View(first=told["first"], **fields)
+            whole = views.pop(None)
+            picked = {pick: cameras for pick, cameras in views.items() if pick is not None}
+            meta = EpisodeMeta.model_validate(head["meta"])
+            segment = Segment(meta, head["index"], head["count"], {name: Stream(**fields) for name, fields in streams.items()}, whole, picked)
         known = {key: head[key] for key in ("episode_id", "index", "count", "errors", "seconds")}
         failed = tuple(head["failed"]) if head["failed"] else None
-        return cls(wanted=tuple(head["wanted"]), failed=failed, segment=segment, partials=parts["p"], **known)
+        return cls(wanted=tuple(head["wanted"]), failed=failed, segment=segment, partials=partials, **known)
+
+
+def _buffer(value: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data if value.size else memoryview(b"")
 
 
 def guarded(work: Callable[[], T]) -> tuple[T | None, str | None, float]:
@@ -112,7 +132,10 @@ def load(store: Store, plan: Plan, piece: Piece) -> None:
     visual = [name for name in piece.wanted if DECODE.name in plan.stages[name].reads]
     if visual:
         bare = piece.segment
-        full, error, _ = guarded(lambda: with_frames(bare, episode, store, plan.settings))
+        wants = [plan.stages[name].picks for name in visual]
+        picks = sorted({pick for pick in wants if pick})
+        frame_px = plan.settings.frame_px if None in wants else None
+        full, error, _ = guarded(lambda: with_frames(bare, episode, store, frame_px, picks))
         if full is None:
             piece.errors.update(dict.fromkeys(visual, error or ""))
         else:
@@ -120,17 +143,23 @@ def load(store: Store, plan: Plan, piece: Piece) -> None:
     piece.seconds[DECODE.name] = time.perf_counter() - started
 
 
-def apply(stage: Stage, piece: Piece) -> None:
-    """Measure with one stage, if it is wanted and nothing went wrong before."""
-    segment = piece.segment
-    if stage.name not in piece.wanted or stage.name in piece.errors or segment is None:
+def apply(stage: Stage, *pieces: Piece) -> None:
+    """Measure with one stage, of each piece that wants it and with which nothing went wrong before. A bad one does not spoil its batch."""
+    ready = [(piece, piece.segment.shown_to(stage)) for piece in pieces if piece.segment and stage.name in piece.wanted and stage.name not in piece.errors]
+    if not ready:
         return
-    made, error, spent = guarded(lambda: stage.measure(segment))
-    piece.seconds[stage.name] = spent
-    if made is None:
-        piece.errors[stage.name] = error or ""
-    else:
-        piece.partials[stage.name] = made
+    stage.ready()
+    made, error, spent = guarded(lambda: stage.measure_batch([segment for _, segment in ready]))
+    if made is None and len(ready) > 1:
+        for piece, _ in ready:
+            apply(stage, piece)
+        return
+    for place, (piece, _) in enumerate(ready):
+        piece.seconds[stage.name] = spent / len(ready)
+        if made is None:
+            piece.errors[stage.name] = error or ""
+        else:
+            piece.partials[stage.name] = made[place]
 
 
 def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta) -> list[dict[str, Any]]:

@@ -1,19 +1,28 @@
 """Cutting an episode into segments, and decoding a segment's frames."""
 
 import math
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from ray_jobs.curation.agreement import sample
-from ray_jobs.curation.stage import Resources, Segment, Stage, View
+from ray_jobs.curation.stage import Picks, Resources, Segment, Stage, View
 from ray_jobs.episode import Episode, Stream, open_clip
-from ray_jobs.seam.configs import MeasureSettings
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.store import Store
 
 PREFIX = "camera:"
+USUAL_FPS = 30.0  # where a recording does not say
+
+
+class Size(NamedTuple):
+    """Shorter side in pixels, and of how many frames one is wanted."""
+
+    px: int
+    every: int
 
 
 class Decode(Stage):
@@ -44,28 +53,49 @@ def bounds(length: int, index: int, count: int) -> tuple[int, int]:
     return index * length // count, (index + 1) * length // count
 
 
-def with_frames(segment: Segment, episode: Episode, store: Store, settings: MeasureSettings) -> Segment:
-    """Decode every camera's part. Raises DataError where the video holds fewer frames than it says."""
-    views = {}
+def with_frames(segment: Segment, episode: Episode, store: Store, frame_px: int | None, picks: Collection[Picks] = ()) -> Segment:
+    """Decode every camera's part once: every frame at `frame_px` (None: not wanted), and each of the picks.
+
+    Raises DataError where the video holds fewer frames than it says.
+    """
+    views: dict[str, View] = {}
+    picked: dict[Picks, dict[str, View]] = {pick: {} for pick in picks}
+    state = episode.streams.get("state")
     for camera, clip in episode.meta.cameras.items():
         stream = episode.streams.get(PREFIX + camera)
         if stream is None:
             continue
         first, last = bounds(len(stream.t_ns), segment.index, segment.count)
         start = max(first - 1, 0)
+        sizes = [Size(frame_px, 1)] if frame_px else []
+        sizes += [Size(pick.px, max(1, round((episode.meta.fps or USUAL_FPS) / pick.fps))) for pick in picks]
         with open_clip(store, episode.meta.episode_id, camera) as path:
-            frames = decode(str(path), clip.lead_in + start, clip.lead_in + last, settings.frame_px)
-        if len(frames) < last - start:
-            raise DataError(f"camera {camera}: the video ends after {start + len(frames)} of {len(stream.t_ns)} frames")
-        times = stream.t_ns[first:last]
-        joints = joints_at(episode.streams.get("state"), times)
-        views[camera] = View(times, stream.log_ns[first:last], first, frames[first - start :], frames[: first - start], joints)
-    return Segment(segment.meta, segment.index, segment.count, segment.streams, views)
+            found, count = decode_sizes(str(path), clip.lead_in + start, clip.lead_in + last, sizes, clip.lead_in)
+        if count < last - start:
+            raise DataError(f"camera {camera}: the video ends after {start + count} of {len(stream.t_ns)} frames")
+        for size, frames, pick in zip(sizes, found, [None, *picks] if frame_px else picks, strict=True):
+            rows = np.arange(start, last)[np.arange(start, last) % size.every == 0]
+            lead = int((rows < first).sum())
+            own = rows[lead:]
+            if not len(own):
+                continue
+            times = stream.t_ns[own]
+            previous = frames[:lead] if pick is None else frames[:0]
+            view = View(times, stream.log_ns[own], int(own[0]), frames[lead:], previous, joints_at(state, times))
+            (views if pick is None else picked[pick])[camera] = view
+    return Segment(segment.meta, segment.index, segment.count, segment.streams, views, picked)
 
 
 def decode(path: str, first: int, last: int, short_side: int) -> np.ndarray:
     """Frames [first, last) in decoding order, [n, h, w, 3] u8 RGB, shorter side `short_side` (never enlarged)."""
-    frames: list[np.ndarray] = []
+    return decode_sizes(path, first, last, [Size(short_side, 1)])[0][0]
+
+
+def decode_sizes(path: str, first: int, last: int, sizes: Sequence[Size], origin: int = 0) -> tuple[list[np.ndarray], int]:
+    """Frames [first, last) decoded once, as [n, h, w, 3] u8 RGB in each size, and how many there were. Frame `origin` counts as number 0."""
+    found: list[list[np.ndarray]] = [[] for _ in sizes]
+    scalers = [VideoReformatter() for _ in sizes]  # a frame's own would be set up anew for each frame
+    count = 0
     with av.open(path) as container:
         if not container.streams.video:
             raise DataError("the clip holds no video stream")
@@ -76,10 +106,13 @@ def decode(path: str, first: int, last: int, short_side: int) -> np.ndarray:
             if position >= last:
                 break
             if position >= first:
-                height, width = _fit(frame.height, frame.width, short_side)
-                frames.append(frame.to_ndarray(format="rgb24", width=width, height=height))
+                count += 1
+                for size, scaler, frames in zip(sizes, scalers, found, strict=True):
+                    if (position - origin) % size.every == 0:
+                        height, width = _fit(frame.height, frame.width, size.px)
+                        frames.append(scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray())
             position += 1
-    return np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
+    return [np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8) for frames in found], count
 
 
 def _seek(container: Any, stream: Any, first: int) -> int:

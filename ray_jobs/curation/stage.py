@@ -4,9 +4,8 @@ The unit of work is a segment, so that a three-hour recording fans out like a hu
 into a small partial (per-frame numbers, never frames), partials are merged in any grouping, and scores come last.
 """
 
-import io
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,20 +17,29 @@ Partial = dict[str, np.ndarray]  # every array has samples (or segments) along a
 
 
 class Resources(Strict):
-    """What one running task of a stage takes. Neighbours that ask for the same share one operator: frames are not copied.
+    """What one worker of a stage takes. Stages that ask for the same share one operator: frames are not copied.
 
-    `pool` caps the stage's concurrent tasks; None leaves it to the cluster's CPUs.
+    `pool` fixes how many workers there are; None has them sized by what they cost and what the cluster has. `batch`: segments at once.
     """
 
     num_cpus: float = 1.0
+    num_gpus: float = 0.0
     memory: int = 512 * 1024 * 1024  # bytes
     pool: int | None = None
+    batch: int = 1
+
+
+class Picks(NamedTuple):
+    """Some frames instead of all: at most `fps` a second of recording, shorter side `px` (never enlarged)."""
+
+    px: int
+    fps: float
 
 
 @dataclass(frozen=True)
 class View:
     """One camera's part of a segment: frames [n, h, w, 3] u8 RGB (n = 0 where no stage wants frames), their times [n]
-    in ns, `first` the index of the first frame in the episode, `previous` the frame before it [0 or 1, h, w, 3]."""
+    in ns, `first` the index of the first frame in the episode, `previous` the frame before it [0 or 1, h, w, 3; 0 for picks]."""
 
     t_ns: np.ndarray
     log_ns: np.ndarray
@@ -49,7 +57,12 @@ class Segment:
     index: int
     count: int
     streams: dict[str, Stream]
-    views: dict[str, View] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)  # by camera
+    picked: dict[Picks, dict[str, View]] = field(default_factory=dict)  # for the stages that want some frames only
+
+    def shown_to(self, stage: "Stage") -> "Segment":
+        """The segment as the stage sees it: its picks are its views."""
+        return replace(self, views=self.picked.get(stage.picks, {}), picked={}) if stage.picks else self
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Measured:
     scores: dict[str, float]
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     picture: bytes | None = None
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Stage:
@@ -66,21 +80,46 @@ class Stage:
 
     name, version   the ledger's key; raise `version` when the numbers change: this stage alone is measured again
     reads           upstream stages; "decode" gives frames, and a stage without it costs no decoding
+    picks           some frames, in their own size, instead of every frame at MeasureSettings.frame_px; decoded in the same pass
     writes          prefixes of the scores and vectors it makes
     settings        names of the MeasureSettings that change its numbers
-    resources       what one task takes
+    resources       what one worker takes
+
+    A stage is pickled on its way to a worker: keep in __init__ what is small, and load a model in `setup`.
     """
 
     name: str
     version: str
     reads: tuple[str, ...] = ()
+    picks: Picks | None = None
     writes: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     resources: Resources = Resources()
+    _ready = False
+
+    def setup(self) -> None:
+        """Load what is kept between segments. A stage that has this runs in actors: once per actor, before its first segment."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it has something to keep: then it runs in actors rather than tasks."""
+        return type(self).setup is not Stage.setup
+
+    def ready(self) -> "Stage":
+        """The stage, set up."""
+        if not self._ready:
+            self.setup()
+            self._ready = True
+        return self
 
     def measure(self, segment: Segment) -> Partial:
         """Small facts of one segment. Content that cannot be measured raises DataError or ValueError."""
         raise NotImplementedError
+
+    def measure_batch(self, segments: list[Segment]) -> list[Partial]:
+        """Up to resources.batch segments at once, of any episodes. Where it raises for content, they are measured one by one, so that an
+        error stays with its episode; a segment's numbers must not depend on its company."""
+        return [self.measure(segment) for segment in segments]
 
     def merge(self, partials: list[Partial]) -> Partial:
         """Join neighbours, given in recorded order. Associative: merging merges gives the same."""
@@ -99,21 +138,11 @@ def effective_versions(stages: list[Stage], settings: MeasureSettings) -> dict[s
     versions: dict[str, str] = {}
     for stage in stages:
         relevant = {name: getattr(settings, name) for name in stage.settings}
+        if stage.picks:
+            relevant["picks"] = list(stage.picks)
         upstream = {name: versions[name] for name in stage.reads}
         versions[stage.name] = f"{stage.version}-{digest(stage.version, relevant, upstream)[:8]}"
     return versions
-
-
-def pack_arrays(arrays: Partial) -> bytes:
-    """Arrays as bytes for the way between tasks; nothing that could run code when read."""
-    sink = io.BytesIO()
-    np.savez(sink, allow_pickle=False, **{name.replace("/", "|"): value for name, value in arrays.items()})
-    return sink.getvalue()
-
-
-def unpack_arrays(data: bytes) -> Partial:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name.replace("|", "/"): archive[name] for name in archive.files}
 
 
 def ledger_row(stage: Stage, version: str, episode_id: str, measured: Measured, seconds: float, now_ns: int) -> dict[str, Any]:
@@ -124,6 +153,7 @@ def ledger_row(stage: Stage, version: str, episode_id: str, measured: Measured, 
         "version": version,
         "scores": {name: float(value) for name, value in sorted(measured.scores.items()) if np.isfinite(value)},
         "vectors": {name: np.asarray(value, np.float32).ravel().tolist() for name, value in sorted(measured.vectors.items())},
+        "tags": dict(sorted(measured.tags.items())),
         "picture": measured.picture,
         "error": None,
         "seconds": seconds,

@@ -58,7 +58,7 @@ def test_every_stage_gives_the_same_rows_in_process_and_in_ray(filled: tuple[Sto
     result = run(config(store, key), execution(store, told))[DAY]
     assert result.counts == {"episodes": 6, "measured": 6, "reused": 0, "errors": 0}
     plan = Plan.of(SETTINGS)
-    assert set(plan.stages) == {"signal", "image", "task"} == set(result.output["stages"])
+    assert set(plan.stages) == set(result.output["stages"]) >= {"signal", "image", "task"}
     for stage, version in result.output["stages"].items():
         rows = ledger.read(store, stage, version, [DAY])
         assert len(rows) == 6
