@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from orchestration.curation.thresholds import Thresholds
 from orchestration.evaluation.gate import GateSettings
 from orchestration.launching.places import Embedded, Place
+from orchestration.placement.requirements import PlacementSettings, Terms
 from ray_jobs.seam.configs import CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.model import Strict
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     triggers: Triggers = Triggers()
     targets: dict[str, Place] = {}  # name -> where Ray jobs can run; `embedded` is always there
     launch: dict[str, str] = {}  # asset -> target; "default" for all others, which is `embedded` where it is not named
+    placement: PlacementSettings | None = None  # choose among the targets that have an `offer` where each day is trained
 
     @model_validator(mode="after")
     def _known_targets(self) -> "Settings":
@@ -63,6 +65,23 @@ class Settings(BaseSettings):
         for asset, name in self.launch.items():
             if name != EMBEDDED and name not in self.targets:
                 raise ValueError(f"launch.{asset} names the target {name!r}, known are {', '.join(sorted({EMBEDDED, *self.targets}))}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_offers(self) -> "Settings":
+        terms = self.offers
+        if self.placement is None:
+            if terms:
+                raise ValueError(f"targets.{min(terms)}.offer: nothing chooses among offers without `placement`")
+            return self
+        if not terms:
+            raise ValueError("placement: no target has an `offer` to choose from")
+        for target, offer in terms.items():
+            if offer.region not in self.placement.stores:
+                raise ValueError(f"placement.stores: name the store near {offer.region}, the region of the target {target}")
+            for asset, name in offer.launch.items():
+                if name != EMBEDDED and name not in self.targets:
+                    raise ValueError(f"targets.{target}.offer.launch.{asset} names the target {name!r}, which is not there")
         return self
 
     @classmethod
@@ -83,6 +102,11 @@ class Settings(BaseSettings):
     def target_of(self, asset: str) -> str:
         """The name of the launch target of an asset."""
         return self.launch.get(asset) or self.launch.get("default") or EMBEDDED
+
+    @property
+    def offers(self) -> dict[str, Terms]:
+        """The terms of every target that placement may choose."""
+        return {name: place.offer for name, place in self.targets.items() if place.offer is not None}
 
     def place(self, target: str) -> Place:
         return self.targets.get(target) or Embedded()

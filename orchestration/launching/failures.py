@@ -19,6 +19,7 @@ RETRIES: dict[FailureClass, int] = {
     "capacity": 2,
     "cancelled": 3,  # by somebody else, while our own run goes on
 }
+RETRIES_PLACED: dict[FailureClass, int] = {**RETRIES, "capacity": 0}  # the next offer is tried instead
 
 FROM_OUTSIDE: frozenset[FailureClass] = frozenset({"infrastructure", "preempted"})  # what a driver that was ended cannot tell apart
 

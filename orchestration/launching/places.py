@@ -10,6 +10,7 @@ from orchestration.launching.embedded import EmbeddedTarget
 from orchestration.launching.head import Head
 from orchestration.launching.target import Target
 from orchestration.launching.work import Budgets
+from orchestration.placement.requirements import Terms
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import Store, StoreConfig
@@ -23,6 +24,7 @@ class Embedded(Strict):
     kind: Literal["embedded"] = "embedded"
     memory_limit: int = 64 * GIB
     budgets: Budgets = Budgets()
+    offer: Terms | None = None  # what placement may choose it for; without it, never
 
 
 class Address(Strict):
@@ -36,6 +38,7 @@ class Address(Strict):
     token: str | None = None  # where the cluster's token is: an environment variable, or with a slash a file
     memory_limit: int = 64 * GIB
     budgets: Budgets = Budgets(unreachable=300.0)
+    offer: Terms | None = None
 
 
 class KubeRay(Strict):
@@ -51,6 +54,7 @@ class KubeRay(Strict):
     secret: str | None = None  # the Secret in the namespace whose keys hold the stores' credentials
     memory_limit: int = 64 * GIB  # an out-of-memory retry never asks for more
     budgets: Budgets = Budgets(queued=86400.0, starting=600.0, unreachable=300.0, stopping=60.0)
+    offer: Terms | None = None
 
 
 Place = Annotated[Embedded | Address | KubeRay, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestration.launching.effects import ListJobs, Log, Message, Now, Program, Read, Tell, Wait, Write
 from orchestration.launching.ending import end_attempt, settle, stop_job
-from orchestration.launching.failures import one_line
+from orchestration.launching.failures import RETRIES, RETRIES_PLACED, one_line
 from orchestration.launching.following import follow
 from orchestration.launching.patience import patiently
 from orchestration.launching.publishing import STOPPED_BY_A_PERSON, NotOurs, current, publishing, still_ours
@@ -62,7 +62,7 @@ class _Step:
             seen = yield from survey(self.base, self.known, self.work.budgets.unreachable)
             yield from self._publish(plan, seen)
             owed = [day for day in plan.todo if day not in self.outcomes]
-            verdict = decide(seen, owed, self.run, self.work.resources)
+            verdict = decide(seen, owed, self.run, self.work.resources, RETRIES_PLACED if self.work.placed else RETRIES)
             match verdict:
                 case Finish():
                     yield from self._clean_up(seen)
@@ -137,6 +137,7 @@ class _Step:
                 root_run=self.run.root_run_id,
                 run_id=self.run.run_id,
                 code=work.code,
+                placed=work.placed,
                 inputs={day: work.inputs_of(day) for day in work.days},
             )
             yield from patiently(Write(layout.plan(self.base), plan.model_dump_json().encode()), budget)

@@ -1,6 +1,6 @@
 """What the store knows of a base, and what follows from it. `decide` is pure: the whole policy of attempts is in it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from orchestration.launching.effects import ListKeys, Program, Read
@@ -141,7 +141,9 @@ class Fail:
     reasons: dict[str, str]
 
 
-def decide(seen: Seen, todo: Collection[str], run: RunInfo, resources: Resources) -> Finish | Follow | Mint | Fail:
+def decide(
+    seen: Seen, todo: Collection[str], run: RunInfo, resources: Resources, retries: Mapping[FailureClass, int] = RETRIES
+) -> Finish | Follow | Mint | Fail:
     """What the store's knowledge asks for next. `todo`: the days this step still owes, in order."""
     made = seen.made()
     remaining = tuple(day for day in todo if day not in made)
@@ -173,7 +175,7 @@ def decide(seen: Seen, todo: Collection[str], run: RunInfo, resources: Resources
     assert last.ended is not None
     failure = last.ended.failure_class or "infrastructure"
     tries = sum(1 for at in seen.attempts.values() if at.attempt and at.attempt.series == series and at.ended and at.ended.failure_class == failure)
-    if tries > RETRIES[failure] or number > MAX_ATTEMPTS:
+    if tries > retries[failure] or number > MAX_ATTEMPTS:
         return Fail(failure, last.ended.evidence, last.attempt.name, {})
     if failure == "out_of_memory":
         more = _more_memory(again, last.ended.peak_memory_bytes)

@@ -55,6 +55,7 @@ class Work:
     resources: Resources = field(default_factory=Resources)
     budgets: Budgets = field(default_factory=Budgets)
     force: bool = False  # make days again that are unchanged
+    placed: str = ""  # the placement's decision, if one says where: another one is another base, but makes no day anew
     deployment: str = "local"
 
     def inputs_of(self, day: str) -> dict[str, str]:
@@ -85,9 +86,8 @@ def base_of(work: Work, run: RunInfo) -> str:
     days = [re.sub(r"[^a-z0-9]", "", day.lower()) for day in (work.days[0], work.days[-1])]
     span = days[0][:8] if days[0] == days[1] else f"{days[0][:8]}-{days[1][-4:]}"
     asset = re.sub(r"[^a-z0-9]+", "-", work.asset.lower())[:16].strip("-")
-    meant = digest(
-        run.root_run_id, work.deployment, work.asset, work.module, [work.input_digest(day) for day in work.days], work.config_for(work.days), work.force
-    )
+    days_wanted = [work.input_digest(day) for day in work.days]
+    meant = digest(run.root_run_id, work.deployment, work.asset, work.module, days_wanted, work.config_for(work.days), work.force, work.placed)
     return f"{asset}-{span}-{meant[:12]}"
 
 
@@ -102,6 +102,7 @@ class Plan(Strict):
     root_run: str
     run_id: str
     code: str
+    placed: str = ""
     inputs: dict[str, dict[str, str]]  # day -> name -> digest
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestration.launching.effects import Job
-from orchestration.launching.failures import classify, one_line, report_in
+from orchestration.launching.failures import RETRIES_PLACED, classify, one_line, report_in
 from orchestration.launching.ray_api import phase_of
 from orchestration.launching.survey import AttemptSeen, Fail, Finish, Follow, Mint, Seen, decide
 from orchestration.launching.work import Attempt, Ended, Resources, RunInfo, Work, base_of
@@ -123,6 +123,12 @@ def test_what_follows(store: Seen, run: RunInfo, kind: type) -> None:
     assert isinstance(decide(store, DAYS, run, Resources()), kind)
 
 
+def test_a_place_that_was_chosen_is_not_waited_for_again() -> None:
+    assert isinstance(decide(seen("capacity"), DAYS, RUN, Resources()), Mint)
+    assert isinstance(decide(seen("capacity"), DAYS, RUN, Resources(), RETRIES_PLACED), Fail)
+    assert isinstance(decide(seen("preempted"), DAYS, RUN, Resources(), RETRIES_PLACED), Mint), "its nodes may be back at once, and its checkpoint is here"
+
+
 def test_a_new_attempt_owes_only_what_is_not_made() -> None:
     due = decide(seen(None, closed={DAYS[0]: OK, DAYS[1]: BAD}), DAYS, PERSON, Resources())
     assert isinstance(due, Mint) and due.number == 2 and due.days == DAYS[1:]
@@ -142,5 +148,6 @@ def test_bases_are_short_labels_and_an_input_digest_knows_no_range() -> None:
     base = base_of(work(DAYS), RUN)
     assert len(base) <= 43 and base[0].isalpha() and base.replace("-", "").isalnum() and base == base.lower()
     assert base == base_of(work(DAYS), PERSON) != base_of(work(DAYS, code="2"), RUN)
+    assert base != base_of(work(DAYS, placed="there"), RUN) and work(DAYS).input_digest(DAYS[0]) == work(DAYS, placed="there").input_digest(DAYS[0])
     assert work(DAYS).input_digest(DAYS[0]) == work(DAYS[:1]).input_digest(DAYS[0]) != work(DAYS).input_digest(DAYS[1])
     assert RUN.generation < RunInfo("a", "a", START.replace(microsecond=1)).generation
