@@ -81,7 +81,13 @@ class DayDataset(Strict):
 
 
 class CopySettings(Strict):
-    workers: int = 8
+    """How datasets are copied. The limits are of one whole job, over all its nodes; a GB is 10^9 bytes."""
+
+    workers: int = Field(default=16, ge=1)  # objects at a time, on each node
+    bytes_per_s: float | None = Field(default=None, gt=0)
+    requests_per_s: float | None = Field(default=None, gt=0)  # reads and writes of object data
+    egress_usd_per_gb: float = Field(default=0.0, ge=0)  # what the source's cloud asks for each GB that leaves it
+    egress_cap_usd: float | None = Field(default=None, ge=0)  # the job stops before it costs more
 
 
 class CopyConfig(JobConfig):

@@ -44,3 +44,9 @@ class NotFound(StoreError):
     """No object of that key."""
 
     failure_class: FailureClass = "data"
+
+
+class Denied(StoreError):
+    """The store refuses what it is asked, and would again: wrong keys, no such bucket, a wrong clock."""
+
+    failure_class: FailureClass = "user"

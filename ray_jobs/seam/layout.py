@@ -53,6 +53,11 @@ def dataset_prefix(day: str, content_hash: str) -> str:
     return f"datasets/{day}-{content_hash}"
 
 
+def receipts_prefix(manifest_sha256: str) -> str:
+    """In a store that datasets are copied to: what of this dataset is proven to be there."""
+    return f"receipts/{manifest_sha256}"
+
+
 def model_prefix(content_hash: str) -> str:
     return f"models/{content_hash}"
 

@@ -1,10 +1,13 @@
 """One small way to objects, over obstore: a local folder, S3 and compatibles, GCS or Azure by URL."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -13,17 +16,21 @@ import obstore
 from obstore import exceptions as failures
 from obstore.store import LocalStore, from_url
 
-from ray_jobs.seam.errors import NotFound, StoreError, UserError
+from ray_jobs.seam.errors import Denied, NotFound, StoreError, UserError
 from ray_jobs.seam.model import Strict
 
 PART_BYTES = 8 * 1024 * 1024
+RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(seconds=120)}  # of one request, by the client; then it is a StoreError
+REQUEST_S = 30  # a request that is not over by then is begun again where it stopped
 
 
 class StoreConfig(Strict):
     """Where a store is. Secrets never stand here: `credentials` names a prefix of environment variables.
 
-    With credentials="ROBOTS", ROBOTS_ACCESS_KEY_ID and ROBOTS_SECRET_ACCESS_KEY (and ROBOTS_SESSION_TOKEN if set) are
-    read where the store is opened; without it the client's own chain (instance role, AWS_*) applies.
+    With credentials="ROBOTS" the variables ROBOTS_… are read where the store is opened: for s3:// ROBOTS_ACCESS_KEY_ID and
+    ROBOTS_SECRET_ACCESS_KEY (and ROBOTS_SESSION_TOKEN if set), for gs:// ROBOTS_SERVICE_ACCOUNT_KEY (its JSON), for az://
+    ROBOTS_ACCOUNT_NAME and ROBOTS_ACCOUNT_KEY or ROBOTS_SAS_KEY. Without it the client's own chain applies (instance role,
+    AWS_*, GOOGLE_*, AZURE_*).
     """
 
     url: str
@@ -36,8 +43,9 @@ class StoreConfig(Strict):
         return cls(url=Path(path).resolve().as_uri())
 
 
-class Entry(Strict):
-    """One listed object: key, size in bytes, etag, last change in ns since 1970 UTC."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One listed object: key, size in bytes, etag, last change in ns since 1970 UTC. Light, for listings of a million keys."""
 
     key: str
     size: int
@@ -71,10 +79,8 @@ class Store:
     def _told(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
-        except (failures.NotFoundError, FileNotFoundError) as error:
-            raise NotFound(f"cannot {verb} {self.config.url}/{key}: no such object") from error
         except (failures.BaseError, OSError) as error:
-            raise StoreError(f"cannot {verb} {self.config.url}/{key}: {_first_line(error)}") from error
+            raise failure(error, verb, self.config, key) from error
 
     def get(self, key: str) -> bytes:
         with self._told("read", key):
@@ -153,23 +159,63 @@ class Store:
         return self._store
 
 
+# Scheme -> option of the client -> end of the variable's name. The options of the first group are all needed, of the second one at least.
+_CREDENTIALS: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str]]] = {
+    "s3": ({"access_key_id": "ACCESS_KEY_ID", "secret_access_key": "SECRET_ACCESS_KEY"}, {}, {"session_token": "SESSION_TOKEN"}),
+    "gs": ({"service_account_key": "SERVICE_ACCOUNT_KEY"}, {}, {}),
+    "az": ({"account_name": "ACCOUNT_NAME"}, {"account_key": "ACCOUNT_KEY", "sas_key": "SAS_KEY"}, {}),
+}
+
+
 def _remote_options(config: StoreConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+    scheme = urlparse(config.url).scheme
+    options: dict[str, Any] = {"retry_config": RETRY, "client_options": {"timeout": timedelta(seconds=REQUEST_S)}}
     if config.endpoint:
-        options["endpoint"] = config.endpoint
+        options["base_url" if scheme == "gs" else "endpoint"] = config.endpoint
         if config.endpoint.startswith("http://"):
-            options["client_options"] = {"allow_http": True}
+            options["client_options"]["allow_http"] = True
     if config.region:
         options["region"] = config.region
+    if scheme == "s3":
+        options["checksum_algorithm"] = "SHA256"  # kept by the store with the object, of each part too; it is computed for the signature anyway
     if config.credentials:
-        for name, variable in (("access_key_id", "ACCESS_KEY_ID"), ("secret_access_key", "SECRET_ACCESS_KEY")):
-            value = os.environ.get(f"{config.credentials}_{variable}")
-            if not value:
-                raise UserError(f"the store {config.url} wants {config.credentials}_{variable} in the environment, and it is not set")
-            options[name] = value
-        if token := os.environ.get(f"{config.credentials}_SESSION_TOKEN"):
-            options["session_token"] = token
+        if scheme not in _CREDENTIALS:
+            raise UserError(f"the store {config.url} has credentials, which are for {', '.join(f'{name}://' for name in _CREDENTIALS)}: remove them")
+        options |= _credentials(config, *_CREDENTIALS[scheme])
     return options
+
+
+def _credentials(config: StoreConfig, needed: dict[str, str], one_of: dict[str, str], more: dict[str, str]) -> dict[str, str]:
+    variables = {option: f"{config.credentials}_{end}" for option, end in (needed | one_of | more).items()}
+    found = {option: value for option, name in variables.items() if (value := os.environ.get(name))}
+    for option in needed:
+        if option not in found:
+            raise UserError(f"the store {config.url} wants {variables[option]} in the environment, and it is not set")
+    if one_of and not one_of.keys() & found.keys():
+        raise UserError(f"the store {config.url} wants {' or '.join(variables[option] for option in one_of)} in the environment, and none is set")
+    return found
+
+
+def failure(error: Exception, verb: str, config: StoreConfig, key: str) -> StoreError:
+    """The client's error as one line that names the object, says what is wrong, and what to do where that is known."""
+    what, text = f"cannot {verb} {config.url}/{key}", str(error)
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    code = found.group(1) if found else ""
+    keys = f"{config.credentials}_…" if config.credentials else "the client's own (AWS_*, GOOGLE_*, AZURE_*, or the instance's role)"
+    if code == "RequestTimeTooSkewed":
+        return Denied(f"{what}: the clock of this machine and that of the store differ by more than 15 minutes: set this machine's (NTP)")
+    if code in ("ExpiredToken", "TokenRefreshRequired", "RequestExpired"):
+        return StoreError(f"{what}: the credentials have expired ({code}): renew {keys}; what is done stays, a new attempt reads them again")
+    if isinstance(error, failures.PermissionDeniedError | failures.UnauthenticatedError) or code in _REFUSED:
+        return Denied(f"{what}: the store refuses the credentials{f' ({code})' if code else ''}: correct {keys}, or what they are allowed to do")
+    if code == "NoSuchBucket":
+        return Denied(f"{what}: there is no such bucket: make it, or correct the store's url")
+    if isinstance(error, failures.NotFoundError | FileNotFoundError):
+        return NotFound(f"{what}: no such object")
+    return StoreError(f"{what}: {_first_line(error)}")
+
+
+_REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "XAdminUserNotFound"})  # the last is versitygw's
 
 
 def _entry(meta: Any) -> Entry:
@@ -179,4 +225,5 @@ def _entry(meta: Any) -> Entry:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    code = re.search(r"<Code>(\w+)</Code>", text)  # of an S3 error, whose first line is only its XML declaration
+    return text.splitlines()[0].removesuffix('<?xml version="1.0" encoding="UTF-8"?>')[:300] + (code.group(1) if code else "")

@@ -1,28 +1,35 @@
 """Step "transfer": copy each day's dataset to the destination, resumable, and only what is new there.
 
-Worker threads stream the objects; manifest.json goes last and is the mark that the dataset is whole.
+What is to be read is frozen first, what is proven is passed over, the rest is carried by threads, over the nodes of a Ray cluster where
+there are several. After a last look at counts and sizes, manifest.json goes last and is the mark that the dataset is whole.
 """
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import json
+import time
+from dataclasses import dataclass, field
 
-from ray_jobs.driver import Execution
-from ray_jobs.packing.manifest import NAME, ManifestFile, read_manifest
-from ray_jobs.seam.configs import CopyConfig, DayDataset
-from ray_jobs.seam.errors import DataError, NotFound
+from ray_jobs.driver import Execution, peak_memory
+from ray_jobs.packing.manifest import NAME, read_manifest
+from ray_jobs.seam.configs import CopyConfig, CopySettings, DayDataset
+from ray_jobs.seam.errors import DataError, NotFound, StoreError
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Entry, Store
 from ray_jobs.transfer import receipts
-from ray_jobs.transfer.copy import copy, holds, plan
+from ray_jobs.transfer.budget import Allowance, Spent, cost_usd
+from ray_jobs.transfer.carry import carry
+from ray_jobs.transfer.copy import holds
+from ray_jobs.transfer.meter import Meter, Totals, clocked
+from ray_jobs.transfer.plan import Item, freeze, listing, strays
+from ray_jobs.transfer.spread import nodes, spread
 
-REPORT_EVERY = 50
+MB = 10**6
+SAVE_S = 5.0  # how often it is written down what was read from the source, where that costs money
 
 
 def run(config: CopyConfig, execution: Execution) -> dict[str, DayResult]:
-    """One result per day. Content that is not what the manifest names fails its day alone; a failing store raises StoreError."""
-    source, destination = Store(config.store), Store(config.destination)
+    """One result per day. Content that is not what the manifest names, or no money left, fails its day alone; a failing store raises StoreError."""
+    job = Job(Store(config.store), Store(config.destination), config.settings, execution)
     results = {}
     for day in config.days:
         dataset = config.datasets.get(day)
@@ -31,85 +38,137 @@ def run(config: CopyConfig, execution: Execution) -> dict[str, DayResult]:
             results[day] = DayResult(reason="no data", counts=counts, output={"dataset": None}, output_digest=digest(None))
             continue
         try:
-            report = _reporter(execution, day)
-            results[day] = copy_dataset(source, destination, dataset, config.settings.workers, report)
-        except (DataError, NotFound) as error:
+            results[day] = job.copy(dataset)
+        except (DataError, NotFound, Spent) as error:
             results[day] = DayResult(status="failed", reason=str(error))
     return results
 
 
-def _reporter(execution: Execution, day: str) -> Callable[[int, int], None]:
-    def report(done: int, total: int) -> None:
-        if done % REPORT_EVERY == 0 or done == total:
-            execution.progress(day, "copy", done, total, unit="objects")
+@dataclass
+class Job:
+    """One execution. `read_bytes`: what it and the earlier executions of its base have read from the source."""
 
-    return report
+    source: Store
+    destination: Store
+    settings: CopySettings
+    execution: Execution
+    read_bytes: int = 0
+    _saved: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        if self.settings.egress_cap_usd is not None:
+            self.read_bytes = sum(
+                json.loads(data)["read_bytes"] for each in self.execution.siblings() if (data := self.execution.store.find(f"{each}/egress.json"))
+            )
+        self._before = self.read_bytes
 
-def copy_dataset(source: Store, destination: Store, dataset: DayDataset, workers: int, report: Callable[[int, int], None]) -> DayResult:
-    """Copy what is not proven to be there. Whatever ends it early, the proofs so far are kept as receipts.
+    def copy(self, dataset: DayDataset) -> DayResult:
+        """Copy what is not proven to be there. Whatever ends it early, the proofs so far are kept as receipts.
 
-    Raises DataError (NotFound beside it) naming the object whose content is wrong or missing, StoreError where a store fails.
-    """
-    manifest, data = read_manifest(source, dataset)
-    frozen = plan(source, dataset.prefix, manifest.files)
-    there = {entry.key: entry for entry in destination.list(dataset.prefix + "/")}
-    known = receipts.read(destination, dataset.manifest_sha256)
-    todo = [(file, entry) for file, entry in frozen if not receipts.proven(file, there.get(entry.key), known)]
-    proofs = receipts.Receipts(destination, dataset.manifest_sha256)
-    progress = _Progress(len(frozen), len(frozen) - len(todo), report)
+        Raises DataError (NotFound beside it) naming the object whose content is wrong or missing, budget.Spent, StoreError where a store fails.
+        """
+        started = time.monotonic()
+        manifest, data = read_manifest(self.source, dataset)
+        items = freeze(self.source, dataset.prefix, manifest.files)
+        there = listing(self.destination, dataset.prefix)
+        known = receipts.read(self.destination, dataset.manifest_sha256)
+        todo = [item for item in items if not receipts.proven(item, there.get(item.key), known)]
+        progress = _Progress(self.execution, self.settings, dataset.day, manifest.total_bytes, sum(item.size for item in todo))
+        totals = self._carry(dataset, todo, there, known, progress) if todo else Totals()
+        if todo:
+            there = listing(self.destination, dataset.prefix)
+        self._check(dataset, items, there, known)
+        if self.destination.find(f"{dataset.prefix}/{NAME}") != data:
+            self.destination.put(f"{dataset.prefix}/{NAME}", data)
+        progress(totals)
+        counts = {"objects": len(items), "copied": totals.copied, "skipped": len(items) - totals.copied, "bytes": totals.copied_bytes}
+        shown = self._shown(dataset, manifest.total_bytes, len(items), len(todo), totals, time.monotonic() - started)
+        return DayResult(counts=counts, output={"dataset": dataset.model_dump(mode="json")}, output_digest=dataset.manifest_sha256, shown=shown)
 
-    def one(item: tuple[ManifestFile, Entry]) -> None:
-        file, entry = item
-        if progress.stopped.is_set():
-            return
-        present = there.get(entry.key)
-        skipped = present is not None and holds(destination, present, file)
-        if not skipped:
-            copy(source, entry, destination, file)
-            present = destination.head(entry.key)
-        assert present is not None
-        proofs.add(receipts.receipt(file, present))
-        progress.step(None if skipped else file.size)
+    def _carry(self, dataset: DayDataset, todo: list[Item], there: dict[str, Entry], known: set[receipts.Receipt], progress: "_Progress") -> Totals:
+        """Adds the proofs to `known`."""
+        before, seen = self.read_bytes, Totals()
 
-    try:
-        _all(one, todo, workers, progress.stopped)
-    finally:
-        proofs.flush()
-    if destination.find(f"{dataset.prefix}/{NAME}") != data:
-        destination.put(f"{dataset.prefix}/{NAME}", data)
-    counts = {"objects": len(frozen), "copied": progress.copied, "skipped": len(frozen) - progress.copied, "bytes": progress.bytes}
-    shown = {
-        "destination": Shown(type="text", value=f"{destination.config.url}/{dataset.prefix}"),
-        "dataset_bytes": Shown(type="int", value=manifest.total_bytes),
-    }
-    return DayResult(counts=counts, output={"dataset": dataset.model_dump(mode="json")}, output_digest=dataset.manifest_sha256, shown=shown)
+        def tell(totals: Totals) -> None:
+            nonlocal seen
+            seen = totals
+            self.read_bytes = before + totals.read_bytes
+            self._save(SAVE_S)
+            progress(totals)
 
-
-def _all(work: Callable[[tuple[ManifestFile, Entry]], None], items: list[tuple[ManifestFile, Entry]], workers: int, stopped: threading.Event) -> None:
-    """Run the work in threads; the first error stops what has not begun, and is raised."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = [pool.submit(work, item) for item in items]
+        count = nodes()
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+            if count > 1:
+                made, seen = spread(self.source, self.destination, dataset.manifest_sha256, todo, there, self.settings, before, count, tell)
+            else:
+                meter = Meter(clocked(Allowance(self.settings, before)))
+                try:
+                    made = carry(self.source, self.destination, dataset.manifest_sha256, todo, there, self.settings.workers, meter, tell)
+                finally:
+                    seen = meter.totals
         finally:
-            stopped.set()
+            self.read_bytes = before + seen.read_bytes
+            self._save(0.0)
+        known |= made
+        return seen
+
+    def _save(self, every_s: float) -> None:
+        if self.settings.egress_cap_usd is not None and time.monotonic() - self._saved >= every_s:
+            self._saved = time.monotonic()
+            self.execution.store.put(f"{self.execution.prefix}/egress.json", json.dumps({"read_bytes": self.read_bytes - self._before}).encode())
+
+    def _check(self, dataset: DayDataset, items: list[Item], there: dict[str, Entry], known: set[receipts.Receipt]) -> None:
+        """The last look before the manifest: every object there, of its size and as it was proven, and nothing else."""
+        for item in items:
+            entry = there.get(item.key)
+            if entry is None or not (receipts.proven(item, entry, known) or holds(self.destination, entry, item)):
+                what = "is gone" if entry is None else "is another object"
+                raise StoreError(f"{self.destination.config.url}/{item.key} {what} since it was copied: does something else write there? Launch it again")
+        if found := strays(dataset.prefix, items, there):
+            where = f"{self.destination.config.url}/{found[0]}"
+            raise DataError(f"{where} ({len(found)} such) is below the dataset and not in its manifest: delete it, readers could take it for data")
+
+    def _shown(self, dataset: DayDataset, size: int, objects: int, todo: int, totals: Totals, seconds: float) -> dict[str, Shown]:
+        proof = (
+            f"**{objects}** objects, **{size:,}** bytes: each object's SHA-256 is the one in manifest `{dataset.manifest_sha256[:12]}`, "
+            f"whose own is that of the packed day. {totals.copied} copied now and compared in flight, {todo - totals.copied} read back "
+            f"at the destination, {objects - todo} proven before."
+        )
+        shown = {
+            "proof": Shown(type="md", value=proof),
+            "destination": Shown(type="text", value=f"{self.destination.config.url}/{dataset.prefix}"),
+            "dataset_bytes": Shown(type="int", value=size),
+            "copied_mb": Shown(type="float", value=round(totals.copied_bytes / MB, 3)),
+            "egress_usd": Shown(type="float", value=round(cost_usd(totals.read_bytes, self.settings), 6)),
+            "copy_seconds": Shown(type="float", value=round(seconds, 3)),
+        }
+        if totals.copied_bytes:
+            shown["copy_mb_per_s"] = Shown(type="float", value=round(totals.copied_bytes / MB / seconds, 3))
+        return shown
 
 
 class _Progress:
-    """Counts of one copy, kept under a lock."""
+    """Tells how one day's copy goes, in MB so that a watcher's line reads well. A part that was read counts as done."""
 
-    def __init__(self, total: int, done: int, report: Callable[[int, int], None]):
-        self.total, self.done, self.copied, self.bytes = total, done, 0, 0
-        self.stopped = threading.Event()
-        self._report, self._lock = report, threading.Lock()
+    def __init__(self, execution: Execution, settings: CopySettings, day: str, total: int, todo: int):
+        self._execution, self._settings, self._day = execution, settings, day
+        self._total, self._todo, self._started = total, todo, time.monotonic()
 
-    def step(self, size: int | None) -> None:
-        """One more object proven; size is None where it was there already."""
-        with self._lock:
-            self.done += 1
-            self.copied += size is not None
-            self.bytes += size or 0
-            self._report(self.done, self.total)
+    def __call__(self, totals: Totals) -> None:
+        seconds = time.monotonic() - self._started
+        moved = min(self._todo, max(totals.read_bytes, totals.bytes))
+        rate = moved / max(seconds, 1e-9)
+        message = {
+            "day": self._day,
+            "stage": "copy",
+            "done": round((self._total - self._todo + moved) / MB, 3),
+            "total": round(self._total / MB, 3),
+            "unit": "MB",
+            "elapsed_s": round(seconds, 1),
+            "objects": totals.objects,
+            "mb_per_s": round(rate / MB, 3),
+            "left_s": round((self._todo - moved) / rate, 1) if rate else None,
+            "egress_usd": round(cost_usd(totals.read_bytes, self._settings), 6),
+            "peak_memory_bytes": peak_memory(),
+        }
+        self._execution.report(message)

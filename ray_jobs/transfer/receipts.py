@@ -5,18 +5,24 @@ size and etag that it had when its SHA-256 was compared.
 """
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from ray_jobs.packing.manifest import ManifestFile
+from ray_jobs.seam import layout
 from ray_jobs.seam.errors import StoreError
 from ray_jobs.seam.model import Strict, canonical, digest
 from ray_jobs.seam.store import Entry, Store
+from ray_jobs.transfer.plan import Item
 
-BATCH = 64
+BATCH = 1000  # receipts of one file
+BATCH_S = 2.0  # what a killed copy loses at most
+READS_AT_ONCE = 16
 
 
-class Receipt(Strict):
+class Receipt(NamedTuple):
     path: str
     size: int
     sha256: str
@@ -27,49 +33,49 @@ class Batch(Strict):
     receipts: tuple[Receipt, ...]
 
 
-def prefix(manifest_sha256: str) -> str:
-    return f"receipts/{manifest_sha256}"
-
-
 def read(store: Store, manifest_sha256: str) -> set[Receipt]:
     """Every receipt of this dataset; a file that is not one is no proof and is passed over."""
-    found: set[Receipt] = set()
-    for entry in store.list(prefix(manifest_sha256) + "/"):
+
+    def one(entry: Entry) -> tuple[Receipt, ...]:
         try:
-            found.update(Batch.model_validate_json(store.get(entry.key)).receipts)
+            return Batch.model_validate_json(store.get(entry.key)).receipts
         except ValidationError:
-            continue
-    return found
+            return ()
+
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return {receipt for batch in pool.map(one, store.list(layout.receipts_prefix(manifest_sha256) + "/")) for receipt in batch}
 
 
-def proven(file: ManifestFile, there: Entry | None, receipts: set[Receipt]) -> bool:
-    """Whether the object at the destination is known to be the manifest's file."""
-    return there is not None and there.size == file.size and receipt(file, there) in receipts
+def proven(item: Item, there: Entry | None, receipts: set[Receipt]) -> bool:
+    """Whether the object at the destination is known to be the manifest's file. An object without an etag never is."""
+    return there is not None and there.etag != "" and there.size == item.size and receipt(item, there.etag) in receipts
 
 
-def receipt(file: ManifestFile, there: Entry) -> Receipt:
-    return Receipt(path=file.path, size=file.size, sha256=file.sha256, etag=there.etag)
+def receipt(item: Item, etag: str) -> Receipt:
+    return Receipt(item.path, item.size, item.sha256, etag)
 
 
 class Receipts:
     """Collects the proofs of one copy and writes them batch by batch. Safe to use from several threads."""
 
     def __init__(self, store: Store, manifest_sha256: str):
-        self._store, self._prefix = store, prefix(manifest_sha256)
+        self.all: set[Receipt] = set()
+        self._store, self._prefix = store, layout.receipts_prefix(manifest_sha256)
         self._waiting: list[Receipt] = []
-        self._lock = threading.Lock()
+        self._lock, self._flushed = threading.Lock(), time.monotonic()
 
     def add(self, made: Receipt) -> None:
         with self._lock:
+            self.all.add(made)
             self._waiting.append(made)
-            full = len(self._waiting) >= BATCH
-        if full:
+            due = len(self._waiting) >= BATCH or time.monotonic() - self._flushed >= BATCH_S
+        if due:
             self.flush()
 
     def flush(self) -> None:
         """Write what is waiting. What cannot be written is kept, so that a later flush may."""
         with self._lock:
-            batch, self._waiting = sorted(self._waiting, key=lambda item: item.path), []
+            batch, self._waiting, self._flushed = sorted(self._waiting), [], time.monotonic()
         if not batch:
             return
         try:

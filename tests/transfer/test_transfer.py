@@ -8,10 +8,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-import ray_jobs.transfer.job as job
-from ray_jobs.packing.manifest import NAME, manifest_of
+import ray_jobs.transfer.carry as carrying
+from ray_jobs.packing.manifest import NAME, manifest_of, read_manifest
 from ray_jobs.seam.errors import DataError, StoreError
-from ray_jobs.seam.store import Entry, Store, StoreConfig
+from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.transfer.meter import Meter
+from ray_jobs.transfer.plan import Item, freeze
 from tests.transfer.conftest import LARGE, PREFIX, content, transfer, upload
 
 FILES = 14
@@ -71,19 +73,19 @@ def test_a_flipped_bit_at_the_source_is_never_published(stores: tuple[Store, Sto
 def test_killed_in_the_middle_and_resumed(stores: tuple[Store, Store], dataset_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, destination = stores
     dataset = upload(dataset_folder, source)
-    whole, made = job.copy, []
+    whole, made = carrying.copy, []
 
-    def fails_after_five(origin: Store, entry: Entry, target: Store, file: object) -> None:
+    def fails_after_five(origin: Store, target: Store, item: Item, meter: Meter) -> str:
         if len(made) == 5:
             raise KeyboardInterrupt
-        made.append(entry.key)
-        whole(origin, entry, target, file)  # type: ignore[arg-type]
+        made.append(item.key)
+        return whole(origin, target, item, meter)
 
-    monkeypatch.setattr(job, "copy", fails_after_five)
+    monkeypatch.setattr(carrying, "copy", fails_after_five)
     with pytest.raises(KeyboardInterrupt):
         transfer(source, destination, dataset, workers=1)
     assert not destination.exists(f"{PREFIX}/{NAME}")
-    monkeypatch.setattr(job, "copy", whole)
+    monkeypatch.setattr(carrying, "copy", whole)
     resumed = transfer(source, destination, dataset)
     assert resumed.counts["skipped"] == 5 and resumed.counts["copied"] == FILES - 5
     assert content(destination) == content(source)
@@ -130,11 +132,11 @@ def test_a_manifest_that_is_not_the_packed_one(stores: tuple[Store, Store], data
 def test_a_source_that_changes_under_the_copy_is_an_error(stores: tuple[Store, Store], dataset_folder: Path) -> None:
     source, destination = stores
     dataset = upload(dataset_folder, source)
-    manifest, _ = job.read_manifest(source, dataset)
-    (frozen,) = [pair for pair in job.plan(source, PREFIX, manifest.files) if pair[0].path == LARGE]
+    manifest, _ = read_manifest(source, dataset)
+    (item,) = [item for item in freeze(source, PREFIX, manifest.files) if item.path == LARGE]
     flip(source, LARGE)
     with pytest.raises(DataError, match="changed while"):
-        job.copy(source, frozen[1], destination, frozen[0])
+        carrying.copy(source, destination, item, Meter(lambda size, requests: 0.0))
     assert not list(destination.list(PREFIX))
 
 
