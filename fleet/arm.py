@@ -10,6 +10,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
+from fleet.levels import Variation, draw_variation
 from fleet.render import Renderer, View
 
 TASK = "put the red block on the green target"
@@ -63,9 +64,19 @@ class Arm:
         self.substeps = round(1 / CONTROL_HZ / self.model.opt.timestep)
         self.target = np.zeros(2)
         self.commanded = HOME.copy()
+        self.block_half = BLOCK_HALF
+        self._as_built = (self.renderer.colour, self.model.geom_size.copy(), self.model.geom_rbound.copy(), self.model.geom_aabb.copy())
+        self._varied = False
 
-    def reset(self, seed: int, view: View | None = None) -> Observation:
-        """Start an episode. `view` overrides where the camera looks (a bump); its exposure is drawn from the seed in any case."""
+    def reset(self, seed: int, view: View | None = None, level: str = "none") -> Observation:
+        """Start an episode. `view` overrides where the camera looks (a bump); its exposure is drawn from the seed in any case.
+
+        `level` is one of fleet.levels.LEVELS; every level but "none" draws a view of its own. Raises ValueError for another.
+        """
+        variation = draw_variation(level, seed, self.model.ngeom)
+        if variation or self._varied:
+            self._vary(variation)
+        view = variation.view if variation else view
         draw = np.random.default_rng(seed)
         block = draw.uniform(*SPAWN)
         self.target = draw.uniform(*SPAWN)
@@ -77,7 +88,7 @@ class Arm:
         gain = draw.uniform(0.94, 1.06)
         mujoco.mj_resetData(self.model, self.data)
         joints = inverse_kinematics(self.commanded)
-        self.data.joint("block").qpos[:] = [*block, BLOCK_HALF, np.cos(heading / 2), 0, 0, np.sin(heading / 2)]
+        self.data.joint("block").qpos[:] = [*block, self.block_half, np.cos(heading / 2), 0, 0, np.sin(heading / 2)]
         for name, angle in zip(STATE_NAMES[:4], joints, strict=True):
             self.data.joint(name).qpos[:] = angle
         self.data.ctrl[:4] = joints
@@ -87,6 +98,20 @@ class Arm:
         self.renderer.reset(self.data, View(view.pitch, view.yaw, view.roll, view.shift, view.gain * gain))
         self.held_still = 0
         return self.observe()
+
+    def _vary(self, variation: Variation | None) -> None:
+        """Colours and sizes of one scene; None brings back what was built. Mass and inertia stay."""
+        colour, size, radius, box = self._as_built
+        model, block, target = self.model, self.model.geom("block").id, self.model.geom("target").id
+        self._varied = variation is not None
+        model.geom_size[:], model.geom_rbound[:], model.geom_aabb[:] = size, radius, box
+        self.renderer.colour = colour if variation is None else (colour * variation.colours).astype(np.float32)
+        if variation:
+            model.geom_size[block] *= variation.block
+            model.geom_size[target, 0] *= variation.target
+            model.geom_rbound[block] *= variation.block
+            model.geom_aabb[block, 3:] *= variation.block
+        self.block_half = float(model.geom_size[block, 2])
 
     def observe(self) -> Observation:
         return Observation(self.state, self.renderer.frame(self.data))
@@ -131,4 +156,4 @@ class Arm:
 
     def _at_rest_on_target(self) -> bool:
         still = np.linalg.norm(self.data.joint("block").qvel[:3]) < 0.02
-        return bool(self.distance < SUCCESS_M and self.block[2] < BLOCK_HALF + 0.004 and still and self.state[4] < 0.35)
+        return bool(self.distance < SUCCESS_M and self.block[2] < self.block_half + 0.004 and still and self.state[4] < 0.35)
