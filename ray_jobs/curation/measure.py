@@ -11,10 +11,10 @@ import av
 import numpy as np
 import pyarrow as pa
 
-from ray_jobs.curation.segments import cut, segment_count, with_frames
+from ray_jobs.curation.segments import read_lengths, read_segment, segment_count, with_frames
 from ray_jobs.curation.stage import Measured, Partial, Picks, Segment, Stage, View, effective_versions, error_row, ledger_row
 from ray_jobs.curation.stages import DECODE, measuring
-from ray_jobs.episode import EpisodeMeta, Stream, read_episode
+from ray_jobs.episode import EpisodeMeta, Stream, read_meta
 from ray_jobs.seam.configs import MeasureSettings
 from ray_jobs.seam.errors import DataError, UserError
 from ray_jobs.seam.store import Store
@@ -124,18 +124,18 @@ def guarded(work: Callable[[], T]) -> tuple[T | None, str | None, float]:
 def load(store: Store, plan: Plan, piece: Piece) -> None:
     """Read the segment's streams, and its frames if a wanted stage reads them. Raises StoreError (NotFound: no such episode)."""
     started = time.perf_counter()
-    episode, error, _ = guarded(lambda: read_episode(store, piece.episode_id))
-    if episode is None:
+    found, error, _ = guarded(lambda: read_segment(store, read_meta(store, piece.episode_id), piece.index, piece.count))
+    if found is None:
         piece.errors.update(dict.fromkeys(piece.wanted, error or ""))
         return
-    piece.segment = cut(episode, piece.index, piece.count)
+    bare, state = found
+    piece.segment = bare
     visual = [name for name in piece.wanted if DECODE.name in plan.stages[name].reads]
     if visual:
-        bare = piece.segment
         wants = [plan.stages[name].picks for name in visual]
         picks = sorted({pick for pick in wants if pick})
         frame_px = plan.settings.frame_px if None in wants else None
-        full, error, _ = guarded(lambda: with_frames(bare, episode, store, frame_px, picks))
+        full, error, _ = guarded(lambda: with_frames(bare, state, store, frame_px, picks))
         if full is None:
             piece.errors.update(dict.fromkeys(visual, error or ""))
         else:
@@ -189,8 +189,8 @@ def _score(stage: Stage, partials: list[Partial], meta: EpisodeMeta) -> Measured
 
 def measure_here(store: Store, episode_id: str, plan: Plan, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Measure one episode in this process, without Ray: its LEDGER rows. Raises StoreError (NotFound: no such episode)."""
-    episode = read_episode(store, episode_id)
-    count = segment_count({name: len(stream.t_ns) for name, stream in episode.streams.items()}, episode.meta.fps, plan.settings.segment_s)
+    meta = read_meta(store, episode_id)
+    count = segment_count(read_lengths(store, episode_id), meta.fps, plan.settings.segment_s)
     pieces = []
     for index in range(count):
         piece = Piece(episode_id, index, count, tuple(wanted or plan.stages))
@@ -199,4 +199,4 @@ def measure_here(store: Store, episode_id: str, plan: Plan, wanted: Iterable[str
             apply(stage, piece)
         piece.segment = None  # frames are not kept until the end
         pieces.append(piece)
-    return finish(plan, pieces, episode.meta)
+    return finish(plan, pieces, meta)

@@ -1,17 +1,21 @@
-"""Cutting an episode into segments, and decoding a segment's frames."""
+"""A segment of an episode: reading its rows, and decoding its frames, without the rest of the recording."""
 
 import math
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 from av.video.reformatter import VideoReformatter
 
 from ray_jobs.curation.agreement import sample
 from ray_jobs.curation.stage import Picks, Resources, Segment, Stage, View
-from ray_jobs.episode import Episode, Stream, open_clip
+from ray_jobs.episode import EpisodeMeta, Stream, clip_key
 from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.layout import episode_prefix
+from ray_jobs.seam.ranges import readable
 from ray_jobs.seam.store import Store
 
 PREFIX = "camera:"
@@ -35,68 +39,164 @@ class Decode(Stage):
 
 
 def segment_count(samples: dict[str, int], fps: float, segment_s: float) -> int:
-    """How many segments of about `segment_s` an episode has, from its counts alone: a wrong clock cannot mislead it."""
-    frames = max([count for name, count in samples.items() if name.startswith(PREFIX)] or [max(samples.values(), default=0)])
-    return max(1, math.ceil(frames / max(fps, 0.1) / segment_s))
+    """How many segments of about `segment_s` an episode has, from its streams' lengths alone: a wrong clock cannot mislead it.
+
+    The cameras' frames count, where there are none the states and actions.
+    """
+    frames = [count for name, count in samples.items() if name.startswith(PREFIX)]
+    numbers = [count for name, count in samples.items() if name in ("state", "action")]
+    return max(1, math.ceil(max(frames or numbers, default=0) / max(fps, 0.1) / segment_s))
 
 
-def cut(episode: Episode, index: int, count: int) -> Segment:
-    """Rows [index/count, (index+1)/count) of every stream."""
-    streams = {}
-    for name, stream in episode.streams.items():
-        first, last = bounds(len(stream.t_ns), index, count)
-        streams[name] = Stream(stream.t_ns[first:last], stream.log_ns[first:last], stream.values[first:last])
-    return Segment(episode.meta, index, count, streams)
+def read_segment(store: Store, meta: EpisodeMeta, index: int, count: int) -> tuple[Segment, Stream | None]:
+    """Rows [index/count, (index+1)/count) of every stream; and the state throughout the cameras' rows, which its own share may not cover.
+
+    Row groups of streams.parquet that hold none of it are not read. Raises StoreError (NotFound: no such episode).
+    """
+    with readable(store, _streams_key(meta.episode_id)) as source:
+        file = pq.ParquetFile(source)
+        groups, lengths = _groups(file.metadata)
+        shares = {name: bounds(length, index, count) for name, length in lengths.items()}
+        own = [group for group in groups if group.holds(*shares[group.stream])]
+        parts = _read(file, own)
+        streams = {}
+        for name, (first, last) in shares.items():
+            mine = [group for group in own if group.stream == name]
+            streams[name] = _rows(_joined([parts[group.number] for group in mine]), first - mine[0].first, last - mine[0].first)
+        times = [stream.t_ns for name, stream in streams.items() if name.startswith(PREFIX) and len(stream.t_ns)]
+        around = _around([group for group in groups if group.stream == "state"], times)
+        parts |= _read(file, [group for group in around if group.number not in parts])
+    state = _joined([parts[group.number] for group in around]) if around else streams.get("state")
+    return Segment(meta, index, count, streams), state
+
+
+def read_lengths(store: Store, episode_id: str) -> dict[str, int]:
+    """How many samples each stream has, from the file's end alone."""
+    with readable(store, _streams_key(episode_id)) as source:
+        return _groups(pq.ParquetFile(source).metadata)[1]
+
+
+def _streams_key(episode_id: str) -> str:
+    return f"{episode_prefix(episode_id)}/streams.parquet"
+
+
+def _groups(told: pq.FileMetaData) -> tuple[list["_Group"], dict[str, int]]:
+    """The row groups in order, and each stream's length."""
+    groups, lengths = [], dict[str, int]()
+    for number in range(told.num_row_groups):
+        group = _Group.of(told.row_group(number), number)
+        group.first = lengths.get(group.stream, 0)
+        lengths[group.stream] = group.first + group.rows
+        groups.append(group)
+    return groups, lengths
+
+
+@dataclass
+class _Group:
+    """A row group of streams.parquet: samples of one stream, the first of them being its row `first`."""
+
+    number: int
+    stream: str
+    rows: int
+    earliest: int
+    latest: int
+    first: int = 0
+
+    @classmethod
+    def of(cls, told: Any, number: int) -> "_Group":
+        name, times = told.column(0).statistics, told.column(1).statistics
+        if name is None or times is None or name.min != name.max:
+            raise DataError("streams.parquet is not as ingest writes it: a row group does not say whose samples it holds")
+        return cls(number, name.min, told.num_rows, times.min, times.max)
+
+    def holds(self, first: int, last: int) -> bool:
+        """Whether rows [first, last) are among its own; of an empty share, row `first`, so that its width is known."""
+        return self.first < max(last, first + 1) and self.first + self.rows > first
+
+
+def _read(file: pq.ParquetFile, groups: list[_Group]) -> dict[int, Stream]:
+    """The groups' samples, by the group's number."""
+    table = file.read_row_groups([group.number for group in groups], columns=["t_ns", "log_ns", "values"], use_threads=False)
+    found, at = {}, 0
+    for group in groups:
+        part = table.slice(at, group.rows)
+        flat = part["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        values = flat.reshape(group.rows, -1) if len(flat) else np.zeros((group.rows, 0), np.float32)
+        found[group.number] = Stream(part["t_ns"].to_numpy(), part["log_ns"].to_numpy(), values)
+        at += group.rows
+    return found
+
+
+def _around(groups: list[_Group], times: list[np.ndarray]) -> list[_Group]:
+    """The groups with samples in the window of these times, and the nearest ones before and after, in recorded order."""
+    if not times:
+        return []
+    low, high = min(int(part.min()) for part in times), max(int(part.max()) for part in times)
+    inside = [group for group in groups if group.latest >= low and group.earliest <= high]
+    before = max((group for group in groups if group.latest < low), key=lambda group: group.latest, default=None)
+    after = min((group for group in groups if group.earliest > high), key=lambda group: group.earliest, default=None)
+    return sorted([*inside, *(group for group in (before, after) if group)], key=lambda group: group.number)
+
+
+def _joined(parts: list[Stream]) -> Stream:
+    if len(parts) == 1:
+        return parts[0]
+    return Stream(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("t_ns", "log_ns", "values")))
+
+
+def _rows(stream: Stream, first: int, last: int) -> Stream:
+    return Stream(stream.t_ns[first:last], stream.log_ns[first:last], stream.values[first:last])
 
 
 def bounds(length: int, index: int, count: int) -> tuple[int, int]:
     return index * length // count, (index + 1) * length // count
 
 
-def with_frames(segment: Segment, episode: Episode, store: Store, frame_px: int | None, picks: Collection[Picks] = ()) -> Segment:
-    """Decode every camera's part once: every frame at `frame_px` (None: not wanted), and each of the picks.
+def with_frames(segment: Segment, state: Stream | None, store: Store, frame_px: int | None, picks: Sequence[Picks] = ()) -> Segment:
+    """Decode every camera's part once: every frame at `frame_px` (None: not wanted), and each of the picks. `state`: for the joints.
 
     Raises DataError where the video holds fewer frames than it says.
     """
     views: dict[str, View] = {}
     picked: dict[Picks, dict[str, View]] = {pick: {} for pick in picks}
-    state = episode.streams.get("state")
-    for camera, clip in episode.meta.cameras.items():
-        stream = episode.streams.get(PREFIX + camera)
+    fps = segment.meta.fps or USUAL_FPS
+    for camera, clip in segment.meta.cameras.items():
+        stream = segment.streams.get(PREFIX + camera)
         if stream is None:
             continue
-        first, last = bounds(len(stream.t_ns), segment.index, segment.count)
-        start = max(first - 1, 0)
+        first, last = bounds(clip.frames, segment.index, segment.count)
+        start = max(first - 1, 0) if frame_px else first
         sizes = [Size(frame_px, 1)] if frame_px else []
-        sizes += [Size(pick.px, max(1, round((episode.meta.fps or USUAL_FPS) / pick.fps))) for pick in picks]
-        with open_clip(store, episode.meta.episode_id, camera) as path:
-            found, count = decode_sizes(str(path), clip.lead_in + start, clip.lead_in + last, sizes, clip.lead_in)
+        sizes += [Size(pick.px, max(1, round(fps / pick.fps))) for pick in picks]
+        with readable(store, clip_key(segment.meta.episode_id, camera)) as source:
+            found, count = decode_sizes(source, clip.lead_in + start, clip.lead_in + last, sizes, clip.lead_in)
         if count < last - start:
-            raise DataError(f"camera {camera}: the video ends after {start + count} of {len(stream.t_ns)} frames")
+            raise DataError(f"camera {camera}: the video ends after {start + count} of {clip.frames} frames")
         for size, frames, pick in zip(sizes, found, [None, *picks] if frame_px else picks, strict=True):
-            rows = np.arange(start, last)[np.arange(start, last) % size.every == 0]
-            lead = int((rows < first).sum())
-            own = rows[lead:]
+            numbers = np.arange(start, last)
+            numbers = numbers[numbers % size.every == 0]
+            lead = int((numbers < first).sum())
+            own = numbers[lead:] - first
             if not len(own):
                 continue
             times = stream.t_ns[own]
             previous = frames[:lead] if pick is None else frames[:0]
-            view = View(times, stream.log_ns[own], int(own[0]), frames[lead:], previous, joints_at(state, times))
+            view = View(times, stream.log_ns[own], first + int(own[0]), frames[lead:], previous, joints_at(state, times))
             (views if pick is None else picked[pick])[camera] = view
-    return Segment(segment.meta, segment.index, segment.count, segment.streams, views, picked)
+    return replace(segment, views=views, picked=picked)
 
 
-def decode(path: str, first: int, last: int, short_side: int) -> np.ndarray:
+def decode(source: str | BinaryIO, first: int, last: int, short_side: int) -> np.ndarray:
     """Frames [first, last) in decoding order, [n, h, w, 3] u8 RGB, shorter side `short_side` (never enlarged)."""
-    return decode_sizes(path, first, last, [Size(short_side, 1)])[0][0]
+    return decode_sizes(source, first, last, [Size(short_side, 1)])[0][0]
 
 
-def decode_sizes(path: str, first: int, last: int, sizes: Sequence[Size], origin: int = 0) -> tuple[list[np.ndarray], int]:
+def decode_sizes(source: str | BinaryIO, first: int, last: int, sizes: Sequence[Size], origin: int = 0) -> tuple[list[np.ndarray], int]:
     """Frames [first, last) decoded once, as [n, h, w, 3] u8 RGB in each size, and how many there were. Frame `origin` counts as number 0."""
     found: list[list[np.ndarray]] = [[] for _ in sizes]
     scalers = [VideoReformatter() for _ in sizes]  # a frame's own would be set up anew for each frame
     count = 0
-    with av.open(path) as container:
+    with av.open(source, "r") as container:
         if not container.streams.video:
             raise DataError("the clip holds no video stream")
         stream = container.streams.video[0]
