@@ -19,6 +19,7 @@ from ray_jobs.seam.ranges import readable
 from ray_jobs.seam.store import Store
 
 PREFIX = "camera:"
+LEAST_STATES = 3  # fewer say nothing about where the joints were
 USUAL_FPS = 30.0  # where a recording does not say
 
 
@@ -135,7 +136,8 @@ def _around(groups: list[_Group], times: list[np.ndarray]) -> list[_Group]:
     inside = [group for group in groups if group.latest >= low and group.earliest <= high]
     before = max((group for group in groups if group.latest < low), key=lambda group: group.latest, default=None)
     after = min((group for group in groups if group.earliest > high), key=lambda group: group.earliest, default=None)
-    return sorted([*inside, *(group for group in (before, after) if group)], key=lambda group: group.number)
+    found = [*inside, *(group for group in (before, after) if group)]
+    return sorted(found if sum(group.rows for group in found) >= LEAST_STATES else groups, key=lambda group: group.number)
 
 
 def _joined(parts: list[Stream]) -> Stream:
@@ -231,11 +233,11 @@ def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 def joints_at(state: Stream | None, t_ns: np.ndarray) -> np.ndarray:
     """The state at the given times, [n, d] f32, linear between samples; [n, 0] where there is no usable state."""
-    if state is None or len(state.t_ns) < 3:
+    if state is None or len(state.t_ns) < LEAST_STATES:
         return np.zeros((len(t_ns), 0), np.float32)
     finite = np.isfinite(state.values).all(axis=1)
     times, first = np.unique(state.t_ns[finite], return_index=True)
-    if len(times) < 3:
+    if len(times) < LEAST_STATES:
         return np.zeros((len(t_ns), 0), np.float32)
     values = state.values[finite][first]
     return sample((times - times[0]) / 1e9, values, (t_ns - times[0]) / 1e9).astype(np.float32)
