@@ -4,6 +4,7 @@ episodes/<id[:2]>/<id>/
     episode.json     EpisodeMeta
     streams.parquet  stream, t_ns, log_ns, values: one row per sample, in recorded order, at recorded times
     <camera>.mp4     the recorded packets where they can be kept, one video frame per row of stream "camera:<camera>"
+    <camera>.depth.mov  depth in millimetres, 16-bit grey without loss, one frame per row of stream "depth:<camera>"
 """
 
 import io
@@ -30,7 +31,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-ROW_GROUP = 1 << 20  # samples
+ROW_GROUP = 1 << 15  # samples; a row group holds samples of one stream, so that a part of a long recording is read alone
 
 
 class Clip(Strict):
@@ -53,7 +54,8 @@ class EpisodeMeta(Strict):
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     cameras: dict[str, Clip]
-    source: str  # mcap | lerobot v2.0 | lerobot v2.1 | lerobot v3.0
+    depth: dict[str, Clip] = {}  # cameras that measure distance: no colour pictures, so they stand apart
+    source: str  # mcap | ros1 | rosbag2 | hdf5 | lerobot v2.0 | lerobot v2.1 | lerobot v3.0
     upload: str
     success: bool | None = None  # what the recording itself claims, where it does
     synthetic_clock: bool = False  # times count from 0: the recording has no wall clock
@@ -72,7 +74,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Episode:
-    """streams: "state", "action" (where recorded) and "camera:<name>" (one sample per video frame, no values)."""
+    """streams: "state", "action" (where recorded), "camera:<name>" and "depth:<name>" (one sample per frame, no values)."""
 
     meta: EpisodeMeta
     streams: dict[str, Stream]
@@ -82,11 +84,16 @@ def clip_key(episode_id: str, camera: str) -> str:
     return f"{episode_prefix(episode_id)}/{camera}.mp4"
 
 
+def depth_key(episode_id: str, camera: str) -> str:
+    return f"{episode_prefix(episode_id)}/{camera}.depth.mov"
+
+
 def write_episode(store: Store, episode: Episode, clips: dict[str, Path]) -> None:
-    """Write the clips, the streams, and last episode.json, by which readers know that it is whole."""
+    """`clips`: by name of camera or depth camera. Write the clips, the streams, and last episode.json, by which readers know that it is whole."""
     prefix = episode_prefix(episode.meta.episode_id)
     for camera, path in clips.items():
-        store.put_file(clip_key(episode.meta.episode_id, camera), path)
+        key = depth_key if camera in episode.meta.depth else clip_key
+        store.put_file(key(episode.meta.episode_id, camera), path)
     with tempfile.TemporaryFile() as sink:
         with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
             for name, stream in episode.streams.items():

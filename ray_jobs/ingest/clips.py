@@ -18,6 +18,7 @@ TICKS = 90_000  # per second, the time base of what we write
 MEDIA_ERRORS = (av.error.FFmpegError, ValueError, IndexError, StopIteration, EOFError)
 STORE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EROFS)
 DEMUXERS = {"h264": "h264", "h265": "hevc", "av1": "obu"}
+FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "threads": "1"}
 # Deterministic: one thread, no encoder clock, and nothing that adapts (see ray_jobs/packing/video.py). 18 is visually lossless.
 X264 = {"qp": "18", "preset": "veryfast", "g": "10", "bf": "0", "threads": "1", "x264-params": "aq-mode=0:mbtree=0:rc-lookahead=0:weightp=0"}
 
@@ -70,10 +71,10 @@ def _raise_if_store(error: Exception, path: Path) -> None:
         raise StoreError(f"cannot write the temporary clip {path}: {error}; free some space or set TMPDIR") from error
 
 
-def _create(path: Path) -> Any:
-    """An mp4 whose bytes follow from its packets alone: no version strings, no clock."""
+def _create(path: Path, container: str = "mp4") -> Any:
+    """A file whose bytes follow from its packets alone: no version strings, no clock."""
     try:
-        return av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"})
+        return av.open(str(path), "w", format=container, options={"fflags": "+bitexact"})
     except MEDIA_ERRORS as error:
         _raise_if_store(error, path)
         raise
@@ -95,8 +96,8 @@ class _Pacing:
 class _Muxer:
     """Writes packets one late, because each lasts until the next: without that, players drop the last one."""
 
-    def __init__(self, path: Path):
-        self.path, self.output = path, _create(path)
+    def __init__(self, path: Path, container: str = "mp4"):
+        self.path, self.output = path, _create(path, container)
         self._held: Any = None
         self._lasts = TICKS // 30
 
@@ -174,6 +175,8 @@ class PacketClip:
 class ImageClip:
     """Images encoded to H.264. Odd sizes lose their last row or column, because yuv420p has none."""
 
+    codec, encoder, options, pix_fmt, container, unit = "h264", "libx264", X264, "yuv420p", "mp4", 2
+
     def __init__(self, path: Path):
         self.path = path
         self.frames = 0
@@ -189,12 +192,12 @@ class ImageClip:
         """
         if self._muxer is None:
             self._shape = pixels.shape
-            self.height, self.width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+            self.height, self.width = (size // self.unit * self.unit for size in pixels.shape[:2])
             if not self.width or not self.height:
                 return False
-            self._muxer = _Muxer(self.path)
-            self._stream = self._muxer.output.add_stream("libx264", rate=30, options=X264)
-            self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, "yuv420p"
+            self._muxer = _Muxer(self.path, self.container)
+            self._stream = self._muxer.output.add_stream(self.encoder, rate=30, options=self.options)
+            self._stream.width, self._stream.height, self._stream.pix_fmt = self.width, self.height, self.pix_fmt
             self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)
         if pixels.shape != self._shape:
             return False
@@ -213,7 +216,16 @@ class ImageClip:
     def close(self) -> Clip:
         self._encode(None)
         self._muxer.close()
-        return Clip(codec="h264", width=self.width, height=self.height, frames=self.frames)
+        return Clip(codec=self.codec, width=self.width, height=self.height, frames=self.frames)
+
+
+class DepthClip(ImageClip):
+    """Depth pictures, [h, w] u16 in millimetres, kept without loss as 16-bit grey FFV1 (RFC 9043)."""
+
+    codec, encoder, options, pix_fmt, container, unit = "ffv1", "ffv1", FFV1, "gray16le", "mov", 1
+
+    def add_depth(self, found: np.ndarray, t_ns: int, recorded: bytes) -> bool:
+        return self.add(found, "gray16le", t_ns, recorded)
 
 
 class Cut:

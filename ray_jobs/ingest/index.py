@@ -8,7 +8,7 @@ import hashlib
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ray_jobs.ingest.days import day_of, upload_days
-from ray_jobs.ingest.formats import HEAD_BYTES, READERS, foreign_reason
+from ray_jobs.ingest.formats import HEAD_BYTES, READERS, READERS_DIGEST, foreign_reason
+from ray_jobs.ingest.gather import UNFINISHED, gather, is_unfinished
 from ray_jobs.ingest.reader import Upload, UploadFacts
 from ray_jobs.seam.configs import IngestSettings, UploadsConfig
 from ray_jobs.seam.errors import FlywheelError
@@ -25,12 +26,6 @@ from ray_jobs.seam.store import Entry, Store
 from ray_jobs.seam.tables import UPLOADS, from_bytes, to_bytes
 
 PEEK_THREADS = 8
-# Names under which transfer tools write what is not whole yet (rclone, rsync, browsers, syncthing). Hidden names count too.
-UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".rclonelink", "~")
-# Companions of a recording, which are no uploads of their own: rosbag2's metadata, SQLite's journals, licences, readmes, checksums.
-SIDECAR_NAMES = ("metadata.yaml", "thumbs.db", "desktop.ini")
-SIDECAR_STEMS = ("license", "licence", "readme", "notice", "copying")
-SIDECAR_SUFFIXES = (".db3-shm", ".db3-wal", ".db3-journal", ".md5", ".sha256")
 
 
 class IndexResult(Strict):
@@ -42,38 +37,9 @@ class IndexResult(Strict):
     days: dict[str, str]
 
 
-def is_unfinished(key: str) -> bool:
-    parts = PurePosixPath(key).parts
-    return any(part.startswith(".") for part in parts) or key.lower().endswith(UNFINISHED)
-
-
-def is_sidecar(key: str) -> bool:
-    name = PurePosixPath(key).name.lower()
-    return name in SIDECAR_NAMES or name.split(".")[0] in SIDECAR_STEMS or name.endswith(SIDECAR_SUFFIXES)
-
-
-def gather(entries: Iterable[Entry]) -> dict[str, Upload]:
-    """Uploads by path: a folder that holds a reader's marker is one, and every other file is one. Pure."""
-    files = sorted((entry for entry in entries if not is_unfinished(entry.key)), key=lambda entry: entry.key)
-    markers = [reader.folder_marker for reader in READERS if reader.folder_marker]
-    roots = {_root(entry.key, marker) for entry in files for marker in markers if ("/" + entry.key).endswith("/" + marker)}
-    groups: dict[str, list[Entry]] = defaultdict(list)
-    for entry in files:
-        folders = [str(parent) for parent in PurePosixPath(entry.key).parents]
-        root = next((folder for folder in reversed(folders) if folder in roots), None)
-        if root is not None:
-            groups[root].append(entry)
-        elif not is_sidecar(entry.key):
-            groups[entry.key].append(entry)
-    return {path: Upload(path, tuple(group)) for path, group in groups.items()}
-
-
-def _root(key: str, marker: str) -> str:
-    return str(PurePosixPath(key[: len(key) - len(marker)]))
-
-
 def index(config: UploadsConfig, now_ns: int | None = None) -> IndexResult:
-    """List the raw store and write the new index. An upload whose path and digest stand in the previous one is not opened.
+    """List the raw store and write the new index. An upload whose path and digest stand in the previous one is not opened,
+    unless it could not be read then and other readers look at it now.
 
     A path with other content than before: a new row, and the old one stays as superseded. What has gone from the raw
     store stays in the index. Raises StoreError where either store cannot be used.
@@ -85,11 +51,13 @@ def index(config: UploadsConfig, now_ns: int | None = None) -> IndexResult:
     now_ns = time.time_ns() if now_ns is None else now_ns
     quiet_ns = int(config.settings.quiet_s * 1e9)
     whole = {path: upload for path, upload in found.items() if upload.modified_ns + quiet_ns <= now_ns and not _growing(upload, entries)}
-    known = {(row["path"], row["digest"]): row for row in previous if row["status"] != "superseded"}
+    known = {
+        (row["path"], row["digest"]) for row in previous if row["status"] == "ok" or (row["status"] == "quarantined" and row.get("readers") == READERS_DIGEST)
+    }
     fresh = [upload for upload in whole.values() if (upload.path, upload.digest) not in known]
     with ThreadPoolExecutor(PEEK_THREADS) as pool:
         made = list(pool.map(lambda upload: describe(raw, upload, config.settings), fresh))
-    rows = merge(previous, {path: upload.digest for path, upload in whole.items()}, made)
+    rows = merge(previous, list(whole.values()), made)
     data = to_bytes(rows, UPLOADS)
     content = hashlib.sha256(data).hexdigest()
     key = f"uploads/{content}.parquet"
@@ -124,17 +92,20 @@ def describe(raw: Store, upload: Upload, settings: IngestSettings) -> dict[str, 
         "days": days or [day_of(upload.modified_ns, settings)],
         "status": "quarantined" if facts.reason else "ok",
         "reason": facts.reason,
+        "readers": READERS_DIGEST,
     }
 
 
-def merge(previous: list[dict[str, Any]], current: dict[str, str], made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The new index from the old one, the digests that lie in the raw store by path, and the rows of what is new. Pure."""
+def merge(previous: list[dict[str, Any]], current: Sequence[Upload], made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The new index from the old one, the uploads that lie in the raw store, and the rows of what is new. Pure."""
     rows = {(row["path"], row["digest"]): row for row in previous}
+    digests = {upload.path: upload.digest for upload in current}
+    owner = {entry.key: upload.path for upload in current for entry in upload.files}
     for (path, content), row in rows.items():
-        folder = next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in current), None)
-        if current.get(path, content) != content:
+        folder = owner.get(path) or next((str(parent) for parent in PurePosixPath(path).parents if str(parent) in digests), None)
+        if digests.get(path, content) != content:
             rows[path, content] = {**row, "status": "superseded", "reason": "replaced by newer content"}
-        elif folder is not None and path not in current:
+        elif folder is not None and path not in digests:
             rows[path, content] = {**row, "status": "superseded", "reason": f"now part of the set {folder}"}
     rows |= {(row["path"], row["digest"]): row for row in made}
     return sorted(rows.values(), key=lambda row: (row["path"], row["modified_ns"], row["digest"]))

@@ -8,13 +8,14 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from ray_jobs.driver import Execution, connect
 from ray_jobs.episode import read_meta, write_episode
 from ray_jobs.ingest.days import episode_day
-from ray_jobs.ingest.formats import READERS
-from ray_jobs.ingest.index import gather
+from ray_jobs.ingest.formats import READERS, VERSION
+from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.reader import Recorded, Refused, Upload
 from ray_jobs.seam.configs import IngestConfig, IngestSettings
 from ray_jobs.seam.errors import FailureClass, FlywheelError, NotFound, StoreError
@@ -24,7 +25,6 @@ from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.seam.tables import EPISODES, from_bytes, to_bytes
 
-VERSION = "1"  # raise it when a reader's output changes: everything is then read anew
 BYTES_PER_WORKER = 64 << 20  # a worker takes seconds to start, in which another reads this much
 Row = dict[str, Any]
 
@@ -141,10 +141,15 @@ def read_upload(store: Store, raw: Store, row: Row, settings: IngestSettings, ov
 def _find(raw: Store, row: Row) -> Upload | Refused:
     """The upload as it was indexed. Gone or changed since, it is a row, unless the whole store is away."""
     try:
-        entries = list(raw.list(row["path"].removesuffix("."))) if row["format"] == "lerobot" else [raw.head(row["path"])]
+        is_folder = raw.root is not None and (raw.root / row["path"]).is_dir()
+        entries = [] if is_folder else [raw.head(row["path"])]
     except NotFound:
         entries = []
     found = gather(entries).get(row["path"])
+    if found is None or found.digest != row["digest"]:  # a folder, or a file with others beside it
+        inside = found is None and next(raw.list(row["path"].removesuffix(".")), None) is not None
+        folder = row["path"] if inside else str(PurePosixPath(row["path"]).parent)
+        found = gather(raw.list(folder.removesuffix("."))).get(row["path"])
     if found is None and next(raw.list(), None) is None:
         raise StoreError(f"the raw store {raw.config.url} is empty, and {row['path']} was never read; is it mounted?")
     if found is None:

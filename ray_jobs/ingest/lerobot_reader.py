@@ -19,8 +19,8 @@ from PIL import Image
 
 from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream
 from ray_jobs.ingest.clips import MEDIA_ERRORS, STORE_ERRNOS, ImageClip, cut
-from ray_jobs.ingest.mcap_messages import BROKEN_IMAGE
 from ray_jobs.ingest.reader import Recorded, Refused, Upload, UploadFacts, content_id
+from ray_jobs.ingest.values import BROKEN_IMAGE
 from ray_jobs.seam.configs import IngestSettings
 from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.store import Store

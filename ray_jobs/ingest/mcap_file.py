@@ -8,7 +8,6 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import IO
 
 import lz4.frame
@@ -19,21 +18,20 @@ from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
 from mcap.records import Channel, Message, Metadata, Schema
 
+from ray_jobs.ingest.log import Record, Survey
+from ray_jobs.seam.configs import Limits
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.store import Store
 
 MAGIC = b"\x89MCAP0\r\n"
 # What damaged bytes raise in the library and in the decompressors.
 DAMAGE = (McapError, struct.error, ValueError, KeyError, OverflowError, zstandard.ZstdError, RuntimeError)
-LARGEST_CHUNK = 1 << 30
 PEEK_BYTES = 16 << 20  # walked at most where there is no summary
 PEEK_RECORDS = 4096
 BLOCK = 256 << 10
 
-Record = Schema | Channel | Message | Metadata
 
-
-def records(source: IO[bytes], notes: list[str]) -> Iterator[Record]:
+def records(source: IO[bytes], notes: list[str], limits: Limits) -> Iterator[Record]:
     """Schemas, channels, messages and metadata of the data section in file order, chunks opened one at a time.
 
     What cannot be read is skipped, and said in `notes`. Raises DataError where this is no MCAP file at all.
@@ -54,11 +52,18 @@ def records(source: IO[bytes], notes: list[str]) -> Iterator[Record]:
         left = size - at - 9
         if length > left:
             if opcode == Opcode.CHUNK:
-                yield from _chunk(source.read(left), at, notes, cut=True)
+                if left > limits.chunk_mb << 20:
+                    notes.append(f"a chunk at byte {at} has {length} bytes, more than limits.chunk_mb ({limits.chunk_mb}), and was skipped")
+                else:
+                    yield from _chunk(source.read(left), at, notes, limits, cut=True)
             notes.append(f"truncated: the file ends within a record, {length - left} bytes of it are missing")
             return
-        if opcode == Opcode.CHUNK:
-            yield from _chunk(source.read(length), at, notes, cut=False)
+        if length > limits.chunk_mb << 20:
+            if opcode == Opcode.CHUNK or opcode == Opcode.MESSAGE:
+                notes.append(f"a record at byte {at} has {length} bytes, more than limits.chunk_mb ({limits.chunk_mb}), and was skipped")
+            source.seek(length, io.SEEK_CUR)
+        elif opcode == Opcode.CHUNK:
+            yield from _chunk(source.read(length), at, notes, limits, cut=False)
         elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.METADATA):
             record = _record(opcode, source.read(length), at, notes)
             if record is not None:
@@ -84,12 +89,12 @@ def _record(opcode: int, body: bytes, at: int, notes: list[str]) -> Record | Non
     return None
 
 
-def _chunk(body: bytes, at: int, notes: list[str], cut: bool) -> Iterator[Record]:
+def _chunk(body: bytes, at: int, notes: list[str], limits: Limits, cut: bool) -> Iterator[Record]:
     try:
         _, _, size, crc, name_length = struct.unpack_from("<QQQII", body)
         compression = body[32 : 32 + name_length].decode()
         packed = memoryview(body)[40 + name_length :]
-        data = _unpacked(compression, packed, size, cut)
+        data = _unpacked(compression, packed, size, limits)
     except DAMAGE as error:
         notes.append(f"a damaged chunk at byte {at} was skipped: {error}")
         return
@@ -109,46 +114,18 @@ def _chunk(body: bytes, at: int, notes: list[str], cut: bool) -> Iterator[Record
         inside = end
 
 
-def _unpacked(compression: str, packed: memoryview, size: int, cut: bool) -> bytes | memoryview:
-    if size > LARGEST_CHUNK:
-        raise ValueError(f"it claims {size} bytes")
+def _unpacked(compression: str, packed: memoryview, size: int, limits: Limits) -> bytes | memoryview:
+    """At most the size that the chunk claims, whatever its packed bytes claim; less where the chunk is cut."""
+    if size > limits.chunk_mb << 20:
+        raise ValueError(f"it claims {size} bytes, more than limits.chunk_mb ({limits.chunk_mb})")
     if compression == "":
         return packed
     if compression == "zstd":
-        if cut:
-            return zstandard.ZstdDecompressor().decompressobj().decompress(packed)
-        return zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
+        with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as reader:
+            return reader.read(size)
     if compression == "lz4":
         return lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=size)
     raise ValueError(f"the compression {compression!r} is not known")
-
-
-@dataclass
-class Survey:
-    """What a file holds. counts: messages by channel id. Times: log time in ns, None where there is no message."""
-
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
-    metadata: dict[str, dict[str, str]] = field(default_factory=dict)
-    start_ns: int | None = None
-    end_ns: int | None = None
-    notes: list[str] = field(default_factory=list)  # what was lost, where the whole file had to be walked
-
-    def add(self, record: Record) -> None:
-        if isinstance(record, Message):
-            self.counts[record.channel_id] = self.counts.get(record.channel_id, 0) + 1
-            self.span(record.log_time, record.log_time)
-        elif isinstance(record, Channel):
-            self.channels[record.id] = record
-        elif isinstance(record, Schema):
-            self.schemas[record.id] = record
-        else:
-            self.metadata[record.name] = dict(record.metadata)
-
-    def span(self, start_ns: int, end_ns: int) -> None:
-        self.start_ns = start_ns if self.start_ns is None else min(self.start_ns, start_ns)
-        self.end_ns = end_ns if self.end_ns is None else max(self.end_ns, end_ns)
 
 
 def summarised(source: IO[bytes]) -> Survey | None:
@@ -164,7 +141,7 @@ def summarised(source: IO[bytes]) -> Survey | None:
         statistics = summary.statistics
         if statistics is not None and statistics.metadata_count > len(summary.metadata_indexes):
             survey.metadata |= _walked(source, 0).metadata
-    except DAMAGE:
+    except (*DAMAGE, OSError):  # an offset beyond what can be sought
         return None
     if statistics is not None and statistics.message_count:
         survey.span(statistics.message_start_time, statistics.message_end_time)
@@ -178,13 +155,13 @@ def summarised(source: IO[bytes]) -> Survey | None:
     return survey
 
 
-def surveyed(source: IO[bytes]) -> Survey:
+def surveyed(source: IO[bytes], limits: Limits) -> Survey:
     """The survey from the summary, or by reading the file once where the summary does not count the messages."""
     found = summarised(source)
     if found is not None and found.channels and (found.counts or found.start_ns is None):
         return found
     survey = Survey()
-    for record in records(source, survey.notes):
+    for record in records(source, survey.notes, limits):
         survey.add(record)
     return survey
 

@@ -1,7 +1,7 @@
 """The one interface behind which every format is read, and what a reader hands over."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,14 @@ class UploadFacts:
     start_ns: int | None = None
     end_ns: int | None = None
     reason: str | None = None
+
+
+def spanned(facts: Sequence[UploadFacts]) -> UploadFacts:
+    """The facts of an upload from those of its files; unreadable only where every file is."""
+    starts, ends = [f.start_ns for f in facts if f.start_ns is not None], [f.end_ns for f in facts if f.end_ns is not None]
+    robot = next((f.robot for f in facts if f.robot), None)
+    reason = facts[0].reason if facts and all(f.reason for f in facts) else None
+    return UploadFacts(robot, min(starts, default=None), max(ends, default=None), reason)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class JobConfig(Strict):
 
 
 class Topics(Strict):
-    """Which MCAP topics mean what. An empty choice is made by message type and usual names."""
+    """Which topics of a bag or MCAP file mean what. An empty choice is made by message type and usual names."""
 
     state: str | None = None
     action: str | None = None
@@ -23,8 +23,32 @@ class Topics(Strict):
     markers: str = "/episode"
 
 
+class Cuts(Strict):
+    """Where a recording without markers becomes several episodes. The defaults leave every ordinary episode whole."""
+
+    gap_s: float = 60.0  # no message of any kind for so long: the recorder was paused
+    long_s: float = 1800.0  # only recordings longer than this are cut by stillness
+    still_s: float = 10.0  # no joint moved for so long: one episode ends, the next begins with the next movement
+
+
+class Limits(Strict):
+    """What ingest refuses to open, so that no upload takes all memory or disk. An error names the limit that was met."""
+
+    chunk_mb: int = 1024  # one chunk of a bag, unpacked
+    message_mb: int = 256  # one message of a bag
+    definition_kb: int = 1024  # one message definition
+    picture_mpx: int = 64  # one picture, in million pixels
+    values: int = 4096  # numbers in one sample of a state or action
+    episode_mb: int = 4096  # numbers of one episode's streams, held in memory
+    document_mb: int = 256  # a metadata document or a table of one
+    unpacked_mb: int = 65536  # a file of a compressed bag, unpacked to disk
+
+
 class IngestSettings(Strict):
     topics: Topics = Topics()
+    cuts: Cuts = Cuts()
+    limits: Limits = Limits()
+    hdf5_fps: float | None = None  # Hz, of HDF5 episodes that name no rate; None: 50 for ALOHA, 20 for robosuite, as these record
     day_starts_at_hour: int = 0  # UTC hour at which a robot's day begins
     earliest_day: str = "2015-01-01"  # a clock before this, or after the upload itself, is absurd
     quiet_s: float = 0.0  # an upload younger than this may still be growing, and waits

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 UPLOADS = pa.schema(
     [
-        ("path", pa.string()),  # key below the raw store: a file, or the folder of a LeRobot set
-        ("format", pa.string()),  # mcap | lerobot | unknown
+        ("path", pa.string()),  # key below the raw store: a file, or the folder of a LeRobot set or ROS 2 bag
+        ("format", pa.string()),  # mcap | ros1 | rosbag2 | hdf5 | lerobot | unknown
         ("digest", pa.string()),  # of (key, size, etag) of its files: another content, another digest
         ("size", pa.int64()),
         ("modified_ns", pa.int64()),
@@ -20,6 +20,7 @@ UPLOADS = pa.schema(
         ("days", pa.list_(pa.string())),
         ("status", pa.string()),  # ok | quarantined | superseded
         ("reason", pa.string()),
+        ("readers", pa.string()),  # digest of the readers that looked at it: others look at what these could not read
     ]
 )
 

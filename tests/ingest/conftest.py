@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ray_jobs.ingest.formats import READERS
-from ray_jobs.ingest.index import gather
+from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.reader import Refused
 from ray_jobs.seam.configs import IngestSettings
 from ray_jobs.seam.store import Store, StoreConfig

@@ -9,7 +9,7 @@ import numpy as np
 from mcap.writer import CompressionType, Writer
 from mcap_ros2._dynamic import serialize_dynamic
 
-from ray_jobs.ingest.index import gather
+from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.job import read_upload
 from ray_jobs.ingest.mcap_reader import McapReader
 from ray_jobs.seam.configs import IngestSettings

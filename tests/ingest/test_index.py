@@ -107,8 +107,9 @@ FOREIGN = {
     "notes.txt": (b"hello", "an unknown format"),
     "picture.mcap": (b"\xff\xd8\xff\xe0JFIF", "not an MCAP file although it is named so: a JPEG picture"),
     "nothing.mcap": (b"", "an empty file (0 bytes)"),
-    "old.bag": (b"#ROSBAG V2.0\n", "a ROS 1 bag: convert it to MCAP (mcap convert)"),
-    "arm.h5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file: no reader for it yet"),
+    "old.bag": (b"#ROSBAG V1.2\n", "not a ROS 1 bag of format 2.0: it does not begin with its magic line"),
+    "policy.pkl": (b"\x80\x04\x95", "a pickle: never opened, because that runs what it holds"),
+    "model.xml": (b"<mujoco model='x'>", "a robot's model, and no recording"),
 }
 
 
@@ -118,7 +119,7 @@ def test_foreign_files_are_rows_with_a_reason_on_their_uploads_day(raw: Store, s
     put(raw, f"arm-1/{name}", content)
     _, rows = step()
     row = rows[f"arm-1/{name}", "quarantined"]
-    assert (row["reason"], row["days"], row["format"], row["robot"]) == (reason, [DAY], "unknown", "arm-1")
+    assert (row["reason"], row["days"], row["format"], row["robot"]) == (reason, [DAY], "ros1" if name == "old.bag" else "unknown", "arm-1")
 
 
 def test_a_renamed_mcap_is_known_by_its_content_and_sidecars_are_no_uploads(raw: Store, step: Step) -> None:

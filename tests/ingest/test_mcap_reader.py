@@ -151,7 +151,7 @@ def test_images_are_encoded_and_the_same_images_give_the_same_bytes(raw: Store, 
         at, pixels = NOON + number * SECOND // HZ, picture(number, 65, 49)
         header = {"height": 49, "width": 65, "is_bigendian": 0, "step": 65 * 3, "data": pixels.tobytes()}
         said.append(Said("/wrist/image_raw", "sensor_msgs/msg/Image", at, {**header, "encoding": "rgb8"}, at))
-        said.append(Said("/depth/image_raw", "sensor_msgs/msg/Image", at, {**header, "encoding": "16UC1"}, at))
+        said.append(Said("/odd/image_raw", "sensor_msgs/msg/Image", at, {**header, "encoding": "64FC7"}, at))
         file = tmp_path / f"{number}.png"
         Image.fromarray(pixels).save(file)
         said.append(Said("/top/compressed", "sensor_msgs/msg/CompressedImage", at, {"format": "png", "data": file.read_bytes()}, at))
@@ -161,7 +161,7 @@ def test_images_are_encoded_and_the_same_images_give_the_same_bytes(raw: Store, 
     for camera in ("top", "wrist"):
         assert item.pictures[camera].shape == (10, 48, 64, 3)
         assert np.abs(item.pictures[camera][4].astype(float) - picture(4, 65, 49)[:48, :64]).mean() < 4
-    assert any("/depth/image_raw" in note and "16UC1" in note for note in item.meta.notes)
+    assert any("/odd/image_raw" in note and "64FC7" in note for note in item.meta.notes)
     (again,) = take(raw, "a.mcap")
     assert isinstance(again, Taken) and again.meta == item.meta
 
@@ -185,9 +185,9 @@ def test_joints_that_change_places_or_come_in_two_sets_are_told_apart(raw: Store
         said.append(joints("/joint_states", at, [9.0], ("gripper",)))
     write(tmp_path / "raw/a.mcap", mcap(said))
     (item,) = take(raw, "a.mcap")
-    assert isinstance(item, Taken) and item.meta.state_names == ("c", "b", "a")
-    assert item.streams["state"].values.tolist() == [[2, 1, 0]] * 6
-    assert "6 messages with another set of 1 state values were not kept" in item.meta.notes
+    assert isinstance(item, Taken) and item.meta.state_names == ("c", "b", "a", "gripper")
+    assert item.streams["state"].values.tolist() == [[2, 1, 0, 9]] * 6
+    assert "state joined of 2 sets of /joint_states" in item.meta.notes
 
 
 def test_markers_that_do_not_match_are_rows_and_notes(raw: Store, tmp_path: Path, take: Take) -> None:
