@@ -14,6 +14,7 @@ from orchestration.settings import current
 from orchestration.steps import Flywheel, run_is_alive
 from orchestration.triggers.decide import changed_days, days_behind
 from orchestration.triggers.jobs import curate, index_uploads, learn
+from ray_jobs.seam import ledger
 from ray_jobs.seam.layout import UNPARTITIONED
 from ray_jobs.seam.results import read_pointer
 from ray_jobs.seam.store import Store
@@ -27,6 +28,7 @@ UNFINISHED = [
 ]
 STATUS = dg.DefaultSensorStatus.RUNNING if current().triggers.enabled else dg.DefaultSensorStatus.STOPPED
 POLL_S = current().triggers.poll_s
+COMPACT_S = 15.0  # with the sweep within the minute that a sensor may take
 
 
 @dg.sensor(job=index_uploads, minimum_interval_seconds=POLL_S, default_status=STATUS, description="Something arrived or changed below the raw store: index it.")
@@ -93,10 +95,15 @@ def reconciler(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.Sk
     return dg.SkipReason("; ".join(told) or "every job has a live owner")
 
 
-@dg.sensor(minimum_interval_seconds=86400, default_status=STATUS, description="Removes old attempts that no publication names, and code that nothing uses.")
+@dg.sensor(
+    minimum_interval_seconds=86400,
+    default_status=STATUS,
+    description="Removes old attempts that no publication names, code that nothing uses; merges the ledger's small files.",
+)
 def sweeper(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SkipReason:
     settings = flywheel.settings
     told = sweep(flywheel.store, settings.deployment, lambda run_id: run_is_alive(context.instance, run_id), settings.triggers.keep_days, code().sha256)
+    told += ledger.compact(flywheel.store, COMPACT_S)
     return dg.SkipReason("\n".join(told) or "nothing is old enough to go")
 
 

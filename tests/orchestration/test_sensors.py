@@ -17,6 +17,7 @@ from orchestration.triggers import sensors
 from ray_jobs.seam.layout import UNPARTITIONED, pointer
 from ray_jobs.seam.results import Pointer
 from ray_jobs.seam.store import Store
+from ray_jobs.seam.tables import LEDGER, to_bytes
 
 DAY = "2026-01-05"
 
@@ -110,3 +111,8 @@ def test_the_sweeper_tells_what_went(deployment: Flywheel) -> None:
         os.utime(deployment.store.root / "attempts/episodes-1/a1/e1/log/000000.txt", (month, month))
         assert "swept episodes-1: 1 objects" in str(sensors.sweeper(context).skip_message)
         assert not list(deployment.store.list("attempts/"))
+        for number in range(2):
+            key = f"ledger/signal@1/2026-03-01/{number}.parquet"
+            deployment.store.put(key, to_bytes([], LEDGER))
+            os.utime(deployment.store.root / key, (month, month))
+        assert "ledger: 2 files became fewer" in str(sensors.sweeper(context).skip_message)
