@@ -7,12 +7,13 @@ from orchestration.curation.assets import measurements, verdicts
 from orchestration.dataset.assets import curated_dataset, dataset_at_compute
 from orchestration.evaluation.assets import champion, curation_effect, evaluation
 from orchestration.ingest.assets import episodes, uploads
+from orchestration.placement.asset import placement
 from orchestration.steps import Flywheel
 from orchestration.training.assets import policy
 from orchestration.triggers import jobs, sensors
 
 defs = dg.Definitions(
-    assets=[uploads, episodes, measurements, verdicts, curated_dataset, dataset_at_compute, policy, evaluation, champion, curation_effect],
+    assets=[uploads, episodes, measurements, verdicts, curated_dataset, placement, dataset_at_compute, policy, evaluation, champion, curation_effect],
     asset_checks=checks.ALL,
     jobs=[jobs.index_uploads, jobs.curate, jobs.learn, jobs.study],
     sensors=[sensors.arrivals, sensors.changed, sensors.reconciler, sensors.sweeper],

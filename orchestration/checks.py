@@ -9,6 +9,8 @@ from orchestration.dataset.assets import curated_dataset, dataset_at_compute
 from orchestration.evaluation.assets import evaluation
 from orchestration.ingest.assets import episodes
 from orchestration.partitions import DAILY
+from orchestration.placement.asset import decision_for
+from orchestration.placement.decision import COPIES
 from orchestration.steps import Flywheel
 from ray_jobs.seam.results import Pointer, read_pointer
 
@@ -80,10 +82,12 @@ def dataset_format(context: dg.AssetCheckExecutionContext, flywheel: Flywheel) -
 @dg.asset_check(asset=dataset_at_compute, partitions_def=DAILY, blocking=True, description="What lies at the compute store is what was packed.")
 def copy_is_proven(context: dg.AssetCheckExecutionContext, flywheel: Flywheel) -> dg.AssetCheckResult:
     bad = {}
-    for pointer in _published(context, flywheel, "dataset_at_compute"):
-        source = read_pointer(flywheel.store, "curated_dataset", pointer.day)
-        if source and pointer.output.get("dataset") != source.output.get("dataset"):
-            bad[pointer.day] = "the copy is of an older packing: materialize dataset_at_compute again"
+    for day in context.partition_keys:
+        decision = decision_for(flywheel, day)
+        pointer = read_pointer(flywheel.store, decision.copies if decision else COPIES, day)
+        source = read_pointer(flywheel.store, "curated_dataset", day)
+        if source and pointer and pointer.output.get("dataset") != source.output.get("dataset"):
+            bad[day] = "the copy is of an older packing: materialize dataset_at_compute again"
     return _result(bad, "the copy names the packed manifest")
 
 

@@ -41,22 +41,18 @@ class Flywheel(dg.ConfigurableResource):
     def store(self) -> Store:
         return Store(current().store_config())
 
-    def target(self, asset: str) -> Target:
-        """Where the settings say that the asset's jobs run."""
-        return self._built(current().target_of(asset))
-
     def existing_targets(self, on_error: Callable[[str, str], None]) -> dict[str, Target]:
         """Every target whose Ray may hold jobs of ours, by name: looking must not start one. `on_error`: (name, why it cannot be used)."""
         found: dict[str, Target] = {}
         for name in sorted({EMBEDDED, *current().targets}):
             if name != EMBEDDED or Head(current().home_path).alive():
                 try:
-                    found[name] = self._built(name)
+                    found[name] = self.target(name)
                 except FlywheelError as error:
                     on_error(name, str(error))
         return found
 
-    def _built(self, name: str) -> Target:
+    def target(self, name: str) -> Target:
         return build(name, current().place(name), current().home_path, current().store_config())
 
 
@@ -100,24 +96,30 @@ def run_is_alive(instance: DagsterInstance, root_run_id: str) -> bool:
 
 
 def heavy(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Planned) -> Iterator[dg.MaterializeResult]:
-    """Run the asset's days as one Ray job by the execution protocol, and tell Dagster what was published."""
-    place = flywheel.settings.place(flywheel.settings.target_of(planned.asset))
+    """Run the step's days as one Ray job where settings say, and tell Dagster what was published."""
+    yield from told(context, launch(context, flywheel, planned, tuple(context.partition_keys), flywheel.settings.target_of(planned.asset)))
+
+
+def launch(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Planned, days: tuple[str, ...], on: str, placed: str = "") -> Outcome:
+    """Make days of an asset by the execution protocol, as one Ray job on the target `on`. `placed`: the decision that chose it, if one did."""
+    place = flywheel.settings.place(on)
     work = Work(
         asset=planned.asset,
-        days=tuple(context.partition_keys),
+        days=days,
         module=planned.module,
         settings={"settings": _plain(planned.settings)},
         day_inputs=planned.day_inputs,
         config_for=lambda days: planned.config_for(days).model_dump(mode="json"),
         finish=planned.finish,
         code=code().sha256,
+        placed=placed,
         deployment=flywheel.settings.deployment,
         resources=Resources(memory_limit=place.memory_limit),
         budgets=place.budgets,
     )
     run = run_info(context)
     try:
-        target = flywheel.target(planned.asset)
+        target = flywheel.target(on)
     except FlywheelError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     ports = Ports(
@@ -129,10 +131,9 @@ def heavy(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Planne
         on_log=_print,
     )
     try:
-        outcome = perform(run_step(work, run), ports)
+        return perform(run_step(work, run), ports)
     except FlywheelError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    yield from told(context, outcome)
 
 
 def _print(text: str) -> None:
@@ -160,7 +161,7 @@ def told(context: dg.AssetExecutionContext, outcome: Outcome) -> Iterator[dg.Mat
             context.log.warning(f"{day} is superseded: a newer run published {each.reason}")
         elif each.state == "unchanged":
             context.log.info(f"{day} is unchanged: its inputs, settings and code are those of its current publication, so nothing was run")
-    if len(good) == len(outcome.days):
+    if len(good) == len(outcome.days) and not outcome.error:
         if len(good) == 1:
             yield dg.MaterializeResult(metadata=next(iter(good.values())))
         else:
@@ -216,6 +217,11 @@ def light_days(
     yield from told(context, Outcome(days=days))
 
 
+def light_digest(asset: str, inputs: dict[str, str], settings: Any) -> str:
+    """What a small step made a partition of, in one word."""
+    return digest(asset, inputs, _plain(settings))
+
+
 def _publish(
     context: dg.AssetExecutionContext, flywheel: Flywheel, asset: str, day: str, inputs: dict[str, str], result: DayResult, settings: Any
 ) -> tuple[Pointer, bool]:
@@ -226,7 +232,7 @@ def _publish(
         generation=run.generation,
         run_id=run.run_id,
         inputs=inputs,
-        input_digest=digest(asset, inputs, _plain(settings)),
+        input_digest=light_digest(asset, inputs, settings),
         counts=result.counts,
         output=result.output,
         output_digest=result.output_digest,

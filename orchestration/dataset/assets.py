@@ -1,14 +1,20 @@
 """curated_dataset: the kept episodes of a day as one LeRobot dataset. dataset_at_compute: the same bytes beside the GPUs."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import dagster as dg
 
 from orchestration.curation.assets import verdicts
-from orchestration.partitions import DAILY
-from orchestration.steps import Flywheel, Planned, heavy, needed
+from orchestration.launching.work import Outcome
+from orchestration.partitions import DAILY, window
+from orchestration.placement.asset import decision_for, placement
+from orchestration.placement.decision import COPIES, Decision
+from orchestration.steps import Flywheel, Planned, heavy, launch, metadata, needed, told
 from ray_jobs.seam.configs import CopyConfig, DayDataset, PackConfig
 from ray_jobs.seam.results import read_pointer
+from ray_jobs.seam.store import Store
 
 GROUP = "dataset"
 
@@ -51,7 +57,7 @@ def curated_dataset(context: dg.AssetExecutionContext, flywheel: Flywheel) -> It
 @dg.asset(
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
-    deps=[curated_dataset],
+    deps=[curated_dataset, placement],
     group_name=GROUP,
     kinds={"ray"},
     owners=["team:ml-platform"],
@@ -59,23 +65,48 @@ def curated_dataset(context: dg.AssetExecutionContext, flywheel: Flywheel) -> It
     description="The day's dataset in the store near the training cluster, every byte compared with the manifest; a rerun moves only what is missing.",
 )
 def dataset_at_compute(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
+    yield from told(context, bring(context, flywheel, {day: decision_for(flywheel, day) for day in context.partition_keys}))
+
+
+def bring(context: dg.AssetExecutionContext, flywheel: Flywheel, where: Mapping[str, Decision | None]) -> Outcome:
+    """Copy days to where each is placed, and of the window before them what is not there yet: one job for each place.
+
+    Returns what became of the days themselves. Other days of the window that were copied are logged as materialized.
+    """
+    places: dict[str | None, list[str]] = defaultdict(list)
+    for day, decision in where.items():
+        places[decision.region if decision else None].append(day)
+    decisions = {decision.region: decision for decision in where.values() if decision}
+    outcome = Outcome(days={})
+    for region, days in places.items():
+        wanted = days if region is None else sorted({*days, *(each for day in days for each in window(day) if _has_data(flywheel.store, each))})
+        done = launch(context, flywheel, _copying(flywheel, tuple(wanted), decisions.get(region or "")), tuple(wanted), flywheel.settings.target_of(COPIES))
+        for each in set(wanted) - set(days):
+            if (also := done.days[each]).state == "published" and also.pointer:
+                context.log_event(dg.AssetMaterialization(COPIES, partition=each, metadata=metadata(also.pointer)))
+        mine = {day: done.days[day] for day in days}
+        outcome = replace(done, days={**outcome.days, **mine}, error=outcome.error or done.error, failure_class=outcome.failure_class or done.failure_class)
+    return outcome
+
+
+def _has_data(store: Store, day: str) -> bool:
+    pointer = read_pointer(store, "curated_dataset", day)
+    return pointer is not None and bool(pointer.output.get("dataset"))
+
+
+def _copying(flywheel: Flywheel, wanted: tuple[str, ...], decision: Decision | None) -> Planned:
     settings, store = flywheel.settings, flywheel.store
-    packed = {
-        day: needed(read_pointer(store, "curated_dataset", day), f"{day} is not packed: materialize `curated_dataset` first") for day in context.partition_keys
-    }
+    packed = {day: needed(read_pointer(store, "curated_dataset", day), f"{day} is not packed: materialize `curated_dataset` first") for day in wanted}
+    destination = decision.store if decision else settings.compute_config()
 
     def config(days: tuple[str, ...]) -> CopyConfig:
         datasets = {day: DayDataset(**packed[day].output["dataset"]) for day in days if packed[day].output.get("dataset")}
-        return CopyConfig(store=settings.store_config(), days=days, destination=settings.compute_config(), datasets=datasets, settings=settings.copying)
+        return CopyConfig(store=settings.store_config(), days=days, destination=destination, datasets=datasets, settings=settings.copying)
 
-    yield from heavy(
-        context,
-        flywheel,
-        Planned(
-            asset="dataset_at_compute",
-            module="ray_jobs.transfer",
-            settings={"destination": settings.compute_config().url},
-            day_inputs={day: {"dataset": pointer.output_digest or "no data"} for day, pointer in packed.items()},
-            config_for=config,
-        ),
+    return Planned(
+        asset=decision.copies if decision else COPIES,
+        module="ray_jobs.transfer",
+        settings={"destination": destination.url},
+        day_inputs={day: {"dataset": pointer.output_digest or "no data"} for day, pointer in packed.items()},
+        config_for=config,
     )

@@ -6,6 +6,9 @@ import dagster as dg
 
 from orchestration.evaluation.gate import gate
 from orchestration.partitions import DAILY, window
+from orchestration.placement.asset import placement
+from orchestration.placement.decision import Decision
+from orchestration.placement.following import placed
 from orchestration.steps import Flywheel, Planned, heavy, light_days, needed
 from orchestration.training.assets import policy, view_of
 from ray_jobs.seam.configs import EffectConfig, EvaluateConfig
@@ -25,7 +28,7 @@ def current_champion(store: Store) -> str | None:
 @dg.asset(
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.multi_run(1),
-    deps=[policy],
+    deps=[policy, placement],
     group_name=GROUP,
     kinds={"ray"},
     owners=["team:robot-learning"],
@@ -43,19 +46,6 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
         yield from light_days(context, flywheel, "evaluation", settings.evaluation, lambda _: ({"policy": trained.output_digest}, result))
         return
     champion = current_champion(store)
-    view, read = view_of(store, day)
-
-    def config(days: tuple[str, ...]) -> EvaluateConfig:
-        return EvaluateConfig(
-            store=settings.store_config(),
-            days=days,
-            data=settings.compute_config(),
-            view=view,
-            candidate=candidate,
-            champion=champion if champion != candidate else None,
-            holdout=settings.training.holdout,
-            settings=settings.evaluation,
-        )
 
     def with_verdict(_: str, result: DayResult) -> DayResult:
         verdict = gate(result.output["scores"], settings.gate)
@@ -63,18 +53,32 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
         output = {**result.output, "model": candidate, "promote": verdict.promote, "reasons": list(verdict.reasons)}
         return result.model_copy(update={"output": output, "shown": {"verdict": Shown(type="md", value=text), **result.shown}})
 
-    yield from heavy(
-        context,
-        flywheel,
-        Planned(
+    def planned(decision: Decision | None) -> Planned:
+        view, read = view_of(store, day, decision)
+        data = decision.store if decision else settings.compute_config()
+
+        def config(days: tuple[str, ...]) -> EvaluateConfig:
+            return EvaluateConfig(
+                store=settings.store_config(),
+                days=days,
+                data=data,
+                view=view,
+                candidate=candidate,
+                champion=champion if champion != candidate else None,
+                holdout=settings.training.holdout,
+                settings=settings.evaluation,
+            )
+
+        return Planned(
             asset="evaluation",
             module="ray_jobs.evaluation",
             settings=[settings.evaluation, settings.gate],
             day_inputs={day: {"policy": trained.output_digest, "champion": champion or "none", **read}},
             config_for=config,
             finish=with_verdict,
-        ),
-    )
+        )
+
+    yield from placed(context, flywheel, day, planned)
 
 
 @dg.asset(

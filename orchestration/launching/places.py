@@ -60,6 +60,10 @@ class KubeRay(Strict):
 Place = Annotated[Embedded | Address | KubeRay, Field(discriminator="kind")]
 
 
+def manifest_of(place: KubeRay) -> Path:
+    return place.manifest if place.manifest.is_absolute() else REPOSITORY / place.manifest
+
+
 def build(name: str, place: Embedded | Address | KubeRay, home: Path, store: StoreConfig) -> Target:
     """The target that settings describe. Raises UserError, InvalidSpec with what is missing; touches no cluster."""
     if isinstance(place, Embedded):
@@ -77,6 +81,5 @@ def build(name: str, place: Embedded | Address | KubeRay, home: Path, store: Sto
     from orchestration.launching.kuberay.api import Kubernetes
     from orchestration.launching.kuberay.target import KubeRayTarget
 
-    manifest = place.manifest if place.manifest.is_absolute() else REPOSITORY / place.manifest
     api = Kubernetes(place.namespace, place.kubeconfig, place.context)
-    return KubeRayTarget(api, manifest, store, code_uri, queue=place.queue, priority=place.priority, secret=place.secret)
+    return KubeRayTarget(api, manifest_of(place), store, code_uri, queue=place.queue, priority=place.priority, secret=place.secret)

@@ -6,7 +6,10 @@ import dagster as dg
 
 from orchestration.dataset.assets import dataset_at_compute
 from orchestration.partitions import DAILY, window, window_mapping
-from orchestration.steps import Flywheel, Planned, heavy, light_days
+from orchestration.placement.asset import decision_for, placement
+from orchestration.placement.decision import COPIES, Decision
+from orchestration.placement.following import placed
+from orchestration.steps import Flywheel, Planned, light_days
 from ray_jobs.seam.configs import DayDataset, TrainConfig
 from ray_jobs.seam.results import DayResult, Pointer, Shown, read_pointer
 from ray_jobs.seam.store import Store
@@ -14,12 +17,13 @@ from ray_jobs.seam.store import Store
 GROUP = "learning"
 
 
-def view_of(store: Store, day: str) -> tuple[tuple[DayDataset, ...], dict[str, str]]:
-    """The datasets of the day's window that are at the compute store, and what was read of each day, absences listed."""
+def view_of(store: Store, day: str, decision: Decision | None = None) -> tuple[tuple[DayDataset, ...], dict[str, str]]:
+    """The datasets of the day's window that are where it is trained, and what was read of each day, absences listed."""
+    copies = decision.copies if decision else COPIES
     found: list[DayDataset] = []
     read: dict[str, str] = {}
     for each in window(day):
-        pointer: Pointer | None = read_pointer(store, "dataset_at_compute", each)
+        pointer: Pointer | None = read_pointer(store, copies, each)
         if pointer is None:
             read[each] = "absent"
         elif pointer.output.get("dataset"):
@@ -33,7 +37,7 @@ def view_of(store: Store, day: str) -> tuple[tuple[DayDataset, ...], dict[str, s
 @dg.asset(
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.multi_run(1),
-    deps=[dg.AssetDep(dataset_at_compute, partition_mapping=window_mapping())],
+    deps=[dg.AssetDep(dataset_at_compute, partition_mapping=window_mapping()), placement],
     group_name=GROUP,
     kinds={"ray", "pytorch"},
     owners=["team:robot-learning"],
@@ -43,7 +47,7 @@ def view_of(store: Store, day: str) -> tuple[tuple[DayDataset, ...], dict[str, s
 def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
     settings, store = flywheel.settings, flywheel.store
     day = context.partition_key
-    view, read = view_of(store, day)
+    view, read = view_of(store, day, decision_for(flywheel, day))
     if read[day] in ("absent", "no data"):
         # a backfill of one day asks for the policies of every day whose window holds it, future ones too
         reason = f"no data at the compute store for {day} itself: its policy would be that of the day before"
@@ -54,11 +58,13 @@ def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg
     if 0 < len(view) < settings.minimum_days:
         raise dg.Failure(f"only {len(view)} days of the window hold data, minimum_days is {settings.minimum_days}: backfill the others or lower it")
 
-    def config(days: tuple[str, ...]) -> TrainConfig:
-        return TrainConfig(store=settings.store_config(), days=days, data=settings.compute_config(), view=view, settings=settings.training)
+    def planned(decision: Decision | None) -> Planned:
+        view, read = view_of(store, day, decision)
+        data = decision.store if decision else settings.compute_config()
 
-    yield from heavy(
-        context,
-        flywheel,
-        Planned(asset="policy", module="ray_jobs.training", settings=settings.training, day_inputs={day: read}, config_for=config),
-    )
+        def config(days: tuple[str, ...]) -> TrainConfig:
+            return TrainConfig(store=settings.store_config(), days=days, data=data, view=view, settings=settings.training)
+
+        return Planned(asset="policy", module="ray_jobs.training", settings=settings.training, day_inputs={day: read}, config_for=config)
+
+    yield from placed(context, flywheel, day, planned)

@@ -6,11 +6,14 @@ from orchestration.curation.assets import measurements, verdicts
 from orchestration.dataset.assets import curated_dataset, dataset_at_compute
 from orchestration.evaluation.assets import champion, curation_effect, evaluation
 from orchestration.ingest.assets import episodes, uploads
+from orchestration.placement.asset import placement
 from orchestration.training.assets import policy
 
 index_uploads = dg.define_asset_job("index_uploads", [uploads], description="Index what arrived.")
 curate = dg.define_asset_job("curate", [episodes, measurements, verdicts], description="Ingest, measure and judge a day.")
 learn = dg.define_asset_job(
-    "learn", [curated_dataset, dataset_at_compute, policy, evaluation, champion], description="Pack, copy, train, evaluate, and move the champion or not."
+    "learn",
+    [curated_dataset, placement, dataset_at_compute, policy, evaluation, champion],
+    description="Pack, place, copy, train, evaluate, and move the champion or not.",
 )
 study = dg.define_asset_job("study", [curation_effect], description="What curation is worth on a day.")

@@ -23,6 +23,9 @@ TIMEOUT_S = (5.0, 20.0)  # to connect, to answer
 WATCH_S = 60  # the API server ends a watch after this; a silent network is noticed a little later
 RESYNC_S = 600.0  # a whole list, in case an event was lost
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
+KUEUE = ("kueue.x-k8s.io", "v1beta2")
+PAGE = 500
+_NOT_OVER = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Gone(Exception):
@@ -92,6 +95,35 @@ class Kubernetes:
         with self._told("list events"):
             found = _read(self._core.list_namespaced_event, self.namespace, field_selector=f"involvedObject.name={name}")
             return sorted(found["items"], key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+
+    def nodes(self) -> list[Object]:
+        return self._all("list nodes", self._core.list_node)
+
+    def pods_of_all(self) -> list[Object]:
+        """Every pod of the cluster that is not over, whoever made it: what is free is what they leave."""
+        return self._all("list the pods of all namespaces", self._core.list_pod_for_all_namespaces, field_selector=_NOT_OVER)
+
+    def local_queue(self, name: str) -> Object:
+        """A queue of Kueue in this namespace. Raises Gone."""
+        with self._told("read the queue"):
+            return _read(self._custom.get_namespaced_custom_object, *KUEUE, self.namespace, "localqueues", name)
+
+    def cluster_queue(self, name: str) -> Object:
+        """What is behind it: quotas, and what is reserved of them. Raises Gone."""
+        with self._told("read the cluster's queue"):
+            return _read(self._custom.get_cluster_custom_object, *KUEUE, "clusterqueues", name)
+
+    def _all(self, doing: str, listing: Callable[..., Any], **options: Any) -> list[Object]:
+        """Every page of a list."""
+        found: list[Object] = []
+        following = ""
+        with self._told(doing):
+            while True:
+                page = _read(listing, limit=PAGE, _continue=following, **options)
+                found += page["items"]
+                following = page["metadata"].get("continue") or ""
+                if not following:
+                    return found
 
     def watched_job(self, name: str, changed: threading.Event) -> "Watched":
         def listing(**options: Any) -> Any:
