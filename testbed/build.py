@@ -16,7 +16,7 @@ from testbed.shell import TestbedError, run
 
 PACKAGES = [
     *("containerd", "runc", "containernetworking-plugins", "nftables", "iproute2", "kmod", "procps"),
-    *("etcd-server", "etcd-client", "postgresql", "debootstrap", "openssl", "ca-certificates"),
+    *("etcd-server", "etcd-client", "postgresql", "debootstrap", "openssl", "ca-certificates", "faketime"),
 ]
 
 

@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +36,21 @@ Which = Callable[[str, str], bool]  # method, path with query
 class Fault:
     """What happens to a share of the requests for which `only` holds, at most `times` times.
 
-    answer       the server never hears of it, the client gets `status`: 503, 401, 429 …
+    answer       the server never hears of it, the client gets `status`: 503, 401, 429 …, from S3 with `code`
     stall        the server never hears of it, the client hears nothing for `seconds`; then the connection is closed
     reset        the server never hears of it, the client gets a TCP reset
     cut          the answer ends in the middle of its body
     cut_upload   the server gets half of the request's body, then both connections are gone
     lose_answer  the server does what it was asked, the client gets a TCP reset for an answer
+    flip         one bit in the middle of the answer's body is another
+    flip_upload  the same of the request's body
+    shorten      the answer has half its body and says so: the first half as if it were all
+    drip         each piece of the answer's body (64 KiB at most) comes `seconds` after the one before
     """
 
-    kind: Literal["answer", "stall", "reset", "cut", "cut_upload", "lose_answer"]
+    kind: Literal["answer", "stall", "reset", "cut", "cut_upload", "lose_answer", "flip", "flip_upload", "shorten", "drip"]
     status: int = 503
+    code: str = "ServiceUnavailable"
     seconds: float = 0
     share: float = 1.0
     only: Which | None = None
@@ -74,8 +80,12 @@ def kubeconfig(front: "FaultProxy") -> Path:
 
 
 class FaultProxy:
-    def __init__(self, upstream: tuple[str, int], address: str, *, tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None, seed: int = 0):
-        self._upstream, self._tls = upstream, tls
+    """`latency_s`: each request is that much later with the server."""
+
+    def __init__(
+        self, upstream: tuple[str, int], address: str, *, tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None, seed: int = 0, latency_s: float = 0.0
+    ):
+        self._upstream, self._tls, self._latency_s = upstream, tls, latency_s
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._fault: Fault | None = None
@@ -147,12 +157,14 @@ class FaultProxy:
                 connection = stack.enter_context(self._kept(self._tls[0].wrap_socket(connection, server_side=True)))
             client, server = Stream(connection), None
             while head := read_head(client):
+                if self._latency_s:
+                    time.sleep(self._latency_s)
                 fault = self._choose(head)
                 if fault and fault.kind in ("answer", "stall", "reset"):
                     return self._refuse(fault, head, client)
                 if server is None or server.waiting():  # nobody asked it anything: it can only have hung up
                     server = Stream(stack.enter_context(self._kept(self._connect())))
-                if not exchange(head, client, server, fault.kind if fault else None):
+                if not exchange(head, client, server, fault.kind if fault else None, fault.seconds if fault else 0.0):
                     return None
 
     @contextlib.contextmanager
@@ -197,7 +209,7 @@ class FaultProxy:
             kind, body = "application/json", {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "fault proxy", "code": fault.status}
             content = json.dumps(body).encode()
         else:
-            kind, content = "application/xml", b"<Error><Code>ServiceUnavailable</Code><Message>fault proxy</Message></Error>"
+            kind, content = "application/xml", f"<Error><Code>{fault.code}</Code><Message>fault proxy</Message></Error>".encode()
         status = f"HTTP/1.1 {fault.status} Fault\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         client.send(status.encode() + (b"" if head.words[0] == "HEAD" else content))
         return None

@@ -111,8 +111,26 @@ def read_head(stream: Stream) -> Head | None:
     return Head(raw) if raw else None
 
 
-def copy_body(head: Head, source: Stream, send: Callable[[bytes], None], *, to_the_end: bool = False, cut: bool = False) -> None:
-    """Each piece is sent on as it comes. With `cut`, half of it (half of the first chunk, where the length is not told), then Cut."""
+def flipping(send: Callable[[bytes], None], position: int) -> Callable[[bytes], None]:
+    """`send`, by which one bit of the byte at that position of the body is flipped."""
+    sent = 0
+
+    def flipped(data: bytes) -> None:
+        nonlocal sent
+        at = position - sent
+        sent += len(data)
+        send(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if 0 <= at < len(data) else data)
+
+    return flipped
+
+
+def copy_body(head: Head, source: Stream, send: Callable[[bytes], None], *, to_the_end: bool = False, cut: bool = False, flip: bool = False) -> None:
+    """Each piece is sent on as it comes. With `cut`, half of it (half of the first chunk, where the length is not told), then Cut.
+
+    With `flip`, one bit in its middle is another, where its length is told.
+    """
+    if flip and head.length:
+        send = flipping(send, head.length // 2)
     if head.chunked:
         size = -1
         while size:

@@ -198,9 +198,7 @@ def _credentials(config: StoreConfig, needed: dict[str, str], one_of: dict[str, 
 
 def failure(error: Exception, verb: str, config: StoreConfig, key: str) -> StoreError:
     """The client's error as one line that names the object, says what is wrong, and what to do where that is known."""
-    what, text = f"cannot {verb} {config.url}/{key}", str(error)
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    code = found.group(1) if found else ""
+    what, code = f"cannot {verb} {config.url}/{key}", _code(str(error))
     keys = f"{config.credentials}_…" if config.credentials else "the client's own (AWS_*, GOOGLE_*, AZURE_*, or the instance's role)"
     if code == "RequestTimeTooSkewed":
         return Denied(f"{what}: the clock of this machine and that of the store differ by more than 15 minutes: set this machine's (NTP)")
@@ -212,6 +210,8 @@ def failure(error: Exception, verb: str, config: StoreConfig, key: str) -> Store
         return Denied(f"{what}: there is no such bucket: make it, or correct the store's url")
     if isinstance(error, failures.NotFoundError | FileNotFoundError):
         return NotFound(f"{what}: no such object")
+    if code in ("InsufficientStorage", "QuotaExceeded") or "No space left" in str(error):
+        return StoreError(f"{what}: the store is full: make room there and launch it again, what is written stays")
     return StoreError(f"{what}: {_first_line(error)}")
 
 
@@ -224,6 +224,17 @@ def _entry(meta: Any) -> Entry:
 
 
 def _first_line(error: BaseException) -> str:
+    """The client's text without its debugging output, of a server's answer only its status and code."""
     text = str(error).strip() or type(error).__name__
-    code = re.search(r"<Code>(\w+)</Code>", text)  # of an S3 error, whose first line is only its XML declaration
-    return text.splitlines()[0].removesuffix('<?xml version="1.0" encoding="UTF-8"?>')[:300] + (code.group(1) if code else "")
+    if not (answer := re.search(r"non-2xx status code: (\d{3}[A-Za-z ]*)", text)):
+        return text.splitlines()[0][:300]
+    retries = re.search(r"after (\d+) retries", text)
+    return (
+        f"the store answers {answer.group(1).strip()}{f' ({code})' if (code := _code(text)) else ''}{f' after {retries.group(1)} retries' if retries else ''}"
+    )
+
+
+def _code(text: str) -> str:
+    """Of an S3 error."""
+    found = re.search(r"<Code>(\w+)</Code>", text)
+    return found.group(1) if found else ""

@@ -14,24 +14,9 @@ from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.transfer.meter import Meter
 from ray_jobs.transfer.plan import Item, freeze
-from tests.transfer.conftest import LARGE, PREFIX, content, transfer, upload
+from tests.transfer.made import LARGE, PREFIX, content, flip, transfer, upload
 
 FILES = 14
-
-
-@pytest.fixture(params=["local", "s3"])
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Store]:
-    if request.param == "s3":
-        open_bucket = request.getfixturevalue("buckets")
-        return open_bucket("ROBOTS"), open_bucket("COMPUTE")
-    return Store(StoreConfig.local(tmp_path / "robots")), Store(StoreConfig.local(tmp_path / "compute"))
-
-
-def flip(store: Store, path: str) -> None:
-    """One flipped bit, same size."""
-    data = bytearray(store.get(f"{PREFIX}/{path}"))
-    data[len(data) // 2] ^= 1
-    store.put(f"{PREFIX}/{path}", bytes(data))
 
 
 def test_everything_arrives_and_a_rerun_copies_nothing(stores: tuple[Store, Store], dataset_folder: Path) -> None:
@@ -175,7 +160,7 @@ import resource, sys
 from ray_jobs.seam.configs import DayDataset
 from ray_jobs.seam.errors import StoreError
 from ray_jobs.seam.store import Store, StoreConfig
-from tests.transfer.conftest import transfer
+from tests.transfer.made import transfer
 resource.setrlimit(resource.RLIMIT_FSIZE, (10 << 20, resource.RLIM_INFINITY))
 source, destination = (Store(StoreConfig.local(path)) for path in sys.argv[1:3])
 try:
@@ -203,7 +188,7 @@ MEMORY = """
 import resource, sys
 from ray_jobs.seam.configs import DayDataset
 from ray_jobs.seam.store import Store, StoreConfig
-from tests.transfer.conftest import transfer
+from tests.transfer.made import transfer
 source, destination = (Store(StoreConfig.local(path)) for path in sys.argv[1:3])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert transfer(source, destination, DayDataset.model_validate_json(sys.argv[3]), workers=1).status == "ok"
