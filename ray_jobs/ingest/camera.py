@@ -5,7 +5,7 @@ from typing import Any
 
 from ray_jobs.episode import Clip
 from ray_jobs.ingest import values
-from ray_jobs.ingest.clips import DepthClip, ImageClip, PacketClip, codec_of, is_keyframe
+from ray_jobs.ingest.clips import DepthClip, ImageClip, PacketClip, checked_size, codec_of, is_keyframe
 from ray_jobs.ingest.vectors import Samples
 from ray_jobs.seam.configs import Limits
 
@@ -72,11 +72,17 @@ class Camera:
         assert self._folder is not None
         clip = PacketClip(self._folder / f"{self.name}.mp4", codec)
         if keyframe:
-            self._clip = clip if clip.start(data) else None
-        elif self._gop and clip.start(self._gop[0]):
+            self._clip = clip if self._starts(clip, data) else None
+        elif self._gop and self._starts(clip, self._gop[0]):
             for number, packet in enumerate(self._gop):
                 clip.add(packet, t_ns - (len(self._gop) - number) * 33_333_333, number == 0, lead_in=True)
             self._clip = clip
+
+    def _starts(self, clip: PacketClip, packet: bytes) -> bool:
+        if not clip.start(packet):
+            return False
+        checked_size(clip.width, clip.height, self.limits)
+        return True
 
     def _image(self, message: Any, data: bytes, t_ns: int, log_ns: int) -> None:
         assert self._folder is not None

@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from ray_jobs.episode import Clip
+from ray_jobs.seam.configs import Limits
 from ray_jobs.seam.errors import StoreError
 
 TICKS = 90_000  # per second, the time base of what we write
@@ -21,6 +22,12 @@ DEMUXERS = {"h264": "h264", "h265": "hevc", "av1": "obu"}
 FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "threads": "1"}
 # Deterministic: one thread, no encoder clock, and nothing that adapts (see ray_jobs/packing/video.py). 18 is visually lossless.
 X264 = {"qp": "18", "preset": "veryfast", "g": "10", "bf": "0", "threads": "1", "x264-params": "aq-mode=0:mbtree=0:rc-lookahead=0:weightp=0"}
+
+
+def checked_size(width: int, height: int, limits: Limits) -> None:
+    """Raises ValueError for pictures larger than the limits allow."""
+    if width * height > limits.picture_mpx * 1_000_000:
+        raise ValueError(f"pictures of {width} x {height}, more than limits.picture_mpx ({limits.picture_mpx})")
 
 
 def codec_of(label: str) -> str | None:
@@ -238,7 +245,7 @@ class Cut:
         self.clip, self.times_ns, self.digest, self.notes = clip, times_ns, digest, notes
 
 
-def cut(source: Path, target: Path, start_s: float = 0.0, end_s: float | None = None) -> Cut | None:
+def cut(source: Path, target: Path, limits: Limits, start_s: float = 0.0, end_s: float | None = None) -> Cut | None:
     """Frames with start_s <= time < end_s (half a frame's tolerance); None where there are none.
 
     Packets that later frames share by reordering (B-frames across the cut) cannot be kept: such a stretch is re-encoded.
@@ -246,6 +253,7 @@ def cut(source: Path, target: Path, start_s: float = 0.0, end_s: float | None = 
     """
     with av.open(str(source)) as container:
         video: Any = container.streams.video[0]
+        checked_size(video.codec_context.width, video.codec_context.height, limits)
         base = video.time_base
         half = float(1 / (2 * (video.average_rate or 30)) / base)
         low, high = start_s / base - half, (float("inf") if end_s is None else end_s / base - half)

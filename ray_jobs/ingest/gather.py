@@ -109,11 +109,14 @@ def _companions(loose: list[str], owner: dict[str, str]) -> dict[str, str]:
             found[key] = path
     videos = {VIDEO.sub("", key): path for key, path in found.items() if VIDEO.search(key)}
     for key in loose:
-        if VIDEO_TIMES.search(key):
-            stem = re.sub(r"[._-](timestamps?|times?|ts|frames?)$", "", VIDEO_TIMES.sub("", key))
-            if stem in videos:
-                found[key] = videos[stem]
+        if VIDEO_TIMES.search(key) and times_stem(key) in videos:
+            found[key] = videos[times_stem(key)]
     return found
+
+
+def times_stem(key: str) -> str:
+    """The name of the video whose times a file holds: run_front of run_front.csv and of run_front_timestamps.csv."""
+    return re.sub(r"[._-](timestamps?|times?|ts|frames?)$", "", VIDEO_TIMES.sub("", key))
 
 
 def _beside(key: str, recordings: dict[str, str]) -> str | None:

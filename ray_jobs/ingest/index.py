@@ -76,7 +76,7 @@ def _growing(upload: Upload, entries: list[Entry]) -> bool:
 
 def describe(raw: Store, upload: Upload, settings: IngestSettings) -> dict[str, Any]:
     """The UPLOADS row of one upload, from a bounded number of its bytes."""
-    first = upload.files[0]
+    first = upload.first
     head = raw.get_range(first.key, 0, min(HEAD_BYTES, first.size)) if first.size else b""
     reader = next((reader for reader in READERS if reader.recognises(upload, head)), None)
     facts = reader.peek(raw, upload) if reader is not None else UploadFacts(reason=foreign_reason(upload.path, upload.size, head))

@@ -17,6 +17,7 @@ from ray_jobs.ingest.days import episode_day
 from ray_jobs.ingest.formats import READERS, VERSION
 from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.reader import Recorded, Refused, Upload
+from ray_jobs.ingest.sidecar import with_videos
 from ray_jobs.seam.configs import IngestConfig, IngestSettings
 from ray_jobs.seam.errors import FailureClass, FlywheelError, NotFound, StoreError
 from ray_jobs.seam.layout import ledger_prefix
@@ -67,13 +68,23 @@ def _read_all(unread: list[Row], config: IngestConfig, execution: Execution) -> 
     most = max(2, min(int(ray.cluster_resources().get("CPU", 1)), size // BYTES_PER_WORKER))
     waiting = list(reversed(unread))
     running: dict[Any, Row] = {}
+    due: dict[Any, float] = {}  # when a read is given up, by the monotonic clock; it waits for its worker before it begins
+    patience = config.settings.limits.read_s
     while waiting or running:
         while waiting and len(running) < most:
             upload = waiting.pop()
-            running[task.remote(execution.store.config, config.raw, upload, config.settings)] = upload
+            reference = task.remote(execution.store.config, config.raw, upload, config.settings)
+            running[reference], due[reference] = upload, time.monotonic() + patience
         left = config.deadline_s - (time.monotonic() - execution.started)
-        ready, _ = ray.wait(list(running), timeout=max(0.0, left))
-        if not ready:
+        soonest = min(due.values()) - time.monotonic()
+        ready, _ = ray.wait(list(running), timeout=max(0.0, min(left, soonest)))
+        for reference in [] if ready or left <= 0 else [reference for reference, at in due.items() if at <= time.monotonic()]:
+            ray.cancel(reference, force=True)
+            upload = running.pop(reference)
+            due.pop(reference)
+            reason = f"reading it took longer than limits.read_s ({patience:g} s)"
+            facts[upload["path"], upload["digest"]] = [refused_row(upload, Refused(reason), config.settings)]
+        if not ready and left <= 0:
             for reference in running:
                 ray.cancel(reference, force=True)
             raise FlywheelError(
@@ -81,6 +92,7 @@ def _read_all(unread: list[Row], config: IngestConfig, execution: Execution) -> 
             )
         for reference in ready:
             upload = running.pop(reference)
+            due.pop(reference)
             try:
                 failure = ray.get(reference)
             except ray.exceptions.OutOfMemoryError as error:
@@ -122,7 +134,7 @@ def read_upload(store: Store, raw: Store, row: Row, settings: IngestSettings, ov
         reader = next(reader for reader in READERS if reader.name == row["format"])
         rows = []
         try:
-            for item in reader.read(raw, upload, settings):
+            for item in with_videos(reader.read(raw, upload, settings), raw, upload, settings):
                 if isinstance(item, Refused):
                     rows.append(refused_row(row, item, settings))
                     continue

@@ -5,8 +5,9 @@ Their timestamps restart at 0 in each episode, so the clock is synthetic and the
 
 import io
 import json
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
 from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream
-from ray_jobs.ingest.clips import MEDIA_ERRORS, STORE_ERRNOS, ImageClip, cut
+from ray_jobs.ingest.clips import MEDIA_ERRORS, STORE_ERRNOS, DepthClip, ImageClip, cut
 from ray_jobs.ingest.reader import Recorded, Refused, Upload, UploadFacts, content_id
-from ray_jobs.ingest.values import BROKEN_IMAGE
-from ray_jobs.seam.configs import IngestSettings
+from ray_jobs.ingest.values import BROKEN_IMAGE, millimetres, picture
+from ray_jobs.seam.configs import IngestSettings, Limits
 from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.store import Store
 
@@ -29,7 +29,10 @@ INFO = "meta/info.json"
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 IMAGES = "observation.images."
 # What a damaged table, document or template raises. Arrow's decompressors also raise OSErrors without an errno.
-CONTENT_ERRORS = (ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
+CONTENT_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError, pa.ArrowException)
+# A path template holds these fields and nothing else: str.format would look into objects and pad to any width.
+FIELD = re.compile(r"\{(episode_chunk|episode_index|chunk_index|file_index|video_key)(:0?\d{1,2}d)?\}")
+LONGEST_S = 31 * 86_400.0
 
 
 class LeRobotReader:
@@ -41,14 +44,14 @@ class LeRobotReader:
 
     def peek(self, store: Store, upload: Upload) -> UploadFacts:
         try:
-            info = _info(store, upload)
+            info = _info(store, upload, Limits())
         except DataError as error:
             return UploadFacts(reason=str(error))
         return UploadFacts(robot=str(info.get("robot_type") or "unknown"))
 
     def read(self, store: Store, upload: Upload, settings: IngestSettings) -> Iterator[Recorded | Refused]:
         try:
-            dataset = _Dataset(store, upload)
+            dataset = _Dataset(store, upload, settings.limits)
         except DataError as error:
             yield Refused(str(error))
             return
@@ -68,28 +71,42 @@ class LeRobotReader:
                     yield recorded
 
 
-def _info(store: Store, upload: Upload) -> dict[str, Any]:
+def _document(store: Store, upload: Upload, key: str, limits: Limits) -> bytes:
+    """Raises DataError where it is larger than the limits allow."""
+    size = next((entry.size for entry in upload.files if entry.key == key), 0)
+    if size > limits.document_mb << 20:
+        raise DataError(f"{key} has {size} bytes, more than limits.document_mb ({limits.document_mb})")
+    return store.get(key)
+
+
+def _info(store: Store, upload: Upload, limits: Limits) -> dict[str, Any]:
     try:
-        info = json.loads(store.get(upload.key(INFO)))
-    except ValueError as error:
+        info = json.loads(_document(store, upload, upload.key(INFO), limits))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"meta/info.json is not JSON: {error}") from error
-    if not isinstance(info, dict) or not isinstance(info.get("features"), dict):
+    if not isinstance(info, dict) or not _are_features(info.get("features")):
         raise DataError("meta/info.json is not a LeRobot document: it has no features")
     if info.get("codebase_version") not in VERSIONS:
         raise DataError(f"LeRobot {info.get('codebase_version')} is not read, only {', '.join(VERSIONS)}; convert it with LeRobot's own scripts")
     return info
 
 
+def _are_features(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(feature, dict) for feature in found.values())
+
+
 class _Dataset:
     """One set, its documents read once and its shared files kept open from one episode to the next."""
 
-    def __init__(self, store: Store, upload: Upload):
-        self.store, self.upload = store, upload
-        self.info = _info(store, upload)
+    def __init__(self, store: Store, upload: Upload, limits: Limits):
+        self.store, self.upload, self.limits = store, upload, limits
+        self.info = _info(store, upload, limits)
         self.files = {entry.key for entry in upload.files}
         self.version = self.info["codebase_version"]
         try:
             self.fps = float(self.info["fps"])
+            if not 0.001 <= self.fps <= 100_000:
+                raise ValueError(f"fps is {self.fps}")
             self.episodes = self._episodes()
             self.tasks = self._tasks()
             self.videos = [name for name, feature in self.info["features"].items() if feature.get("dtype") == "video"]
@@ -113,13 +130,14 @@ class _Dataset:
     def _lines(self, name: str) -> list[dict[str, Any]]:
         if self.upload.key(name) not in self.files:
             return []
-        return [json.loads(line) for line in self.store.get(self.upload.key(name)).splitlines() if line.strip()]
+        return [json.loads(line) for line in _document(self.store, self.upload, self.upload.key(name), self.limits).splitlines() if line.strip()]
 
     def _tables(self, folder: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for key in sorted(key for key in self.files if key.startswith(self.upload.key(folder) + "/") and key.endswith(".parquet")):
-            file = pq.ParquetFile(io.BytesIO(self.store.get(key)))
+            file = pq.ParquetFile(io.BytesIO(_document(self.store, self.upload, key, self.limits)))
             columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            _check_table(file, key, columns, self.limits.document_mb, "document_mb")
             rows += file.read(columns=columns).to_pylist()
         return rows
 
@@ -133,7 +151,9 @@ class _Dataset:
         key = self.upload.key("meta/tasks.parquet")
         if key not in self.files:
             return {}
-        table = pq.read_table(io.BytesIO(self.store.get(key)))
+        file = pq.ParquetFile(io.BytesIO(_document(self.store, self.upload, key, self.limits)))
+        _check_table(file, key, file.schema_arrow.names, self.limits.document_mb, "document_mb")
+        table = file.read()
         names = [name for name in table.column_names if name != "task_index"]
         return {int(row["task_index"]): str(row[names[0]]) for row in table.to_pylist()} if names else {}
 
@@ -156,8 +176,11 @@ class _Dataset:
     def _path(self, template: str, row: dict[str, Any], prefix: str, video: str | None = None) -> str:
         number = int(row["episode_index"])
         chunk, file = row.get(f"{prefix}/chunk_index"), row.get(f"{prefix}/file_index")
+        pattern = str(self.info[template])
+        if "{" in FIELD.sub("", pattern) or "}" in FIELD.sub("", pattern):
+            raise DataError(f"{template} of meta/info.json is no path template: {pattern[:200]}")
         return self.upload.key(
-            self.info[template].format(
+            pattern.format(
                 episode_chunk=number // int(self.info.get("chunks_size") or 1000),
                 episode_index=number,
                 chunk_index=0 if chunk is None else int(chunk),
@@ -184,7 +207,9 @@ class _Dataset:
         if self._table[0] != key:
             file = pq.ParquetFile(self._local("data", key))
             wanted = {"observation.state", "action", "timestamp", "episode_index", "task_index", "next.success", *self.images}
-            self._table = (key, file.read(columns=[name for name in file.schema_arrow.names if name in wanted]))
+            columns = [name for name in file.schema_arrow.names if name in wanted]
+            _check_table(file, key, columns, self.limits.episode_mb, "episode_mb")
+            self._table = (key, file.read(columns=columns))
         table = self._table[1]
         assert table is not None
         return table.filter(pc.equal(table["episode_index"], int(row["episode_index"]))) if "episode_index" in table.column_names else table
@@ -206,17 +231,19 @@ class _Dataset:
         notes = list(self.notes)
         if count != int(row["length"]):
             notes.append(f"length says {row['length']}, found {count} rows")
-        t_ns = np.round(_column(table, "timestamp")[:, 0] * 1e9).astype(np.int64) if "timestamp" in table.column_names else None
-        if t_ns is None:
+        t_s = _column(table, "timestamp")[:, 0] if "timestamp" in table.column_names else None
+        if t_s is not None and np.isfinite(t_s).all() and np.abs(t_s).max() < LONGEST_S:
+            t_ns = np.round(t_s * 1e9).astype(np.int64)
+        else:
             t_ns = np.round(np.arange(count) * 1e9 / self.fps).astype(np.int64)
-            notes.append("no timestamps: rows taken at the set's rate")
+            notes.append(f"{'no' if t_s is None else 'absurd'} timestamps: rows taken at the set's rate")
         streams = {}
         for name, column in (("state", "observation.state"), ("action", "action")):
             if column in table.column_names:
                 streams[name] = Stream(t_ns, t_ns, _column(table, column).astype(np.float32))
             else:
                 notes.append(f"no {column}")
-        clips, paths, media = self._clips(row, table, t_ns, folder, streams, notes)
+        clips, depths, paths, media = self._clips(row, table, t_ns, folder, streams, notes)
         if not streams:
             raise DataError("it has neither states nor a camera")
         task, success = self._task(row, table, notes), None
@@ -230,6 +257,7 @@ class _Dataset:
             state_names=_names(self.info, "observation.state", streams.get("state")),
             action_names=_names(self.info, "action", streams.get("action")),
             cameras=clips,
+            depth=depths,
             source=f"lerobot {self.version}",
             upload=self.upload.path,
             success=success,
@@ -241,20 +269,27 @@ class _Dataset:
 
     def _clips(
         self, row: dict[str, Any], table: pa.Table, t_ns: np.ndarray, folder: Path, streams: dict[str, Stream], notes: list[str]
-    ) -> tuple[dict[str, Clip], dict[str, Path], dict[str, bytes]]:
+    ) -> tuple[dict[str, Clip], dict[str, Clip], dict[str, Path], dict[str, bytes]]:
         clips: dict[str, Clip] = {}
+        depths: dict[str, Clip] = {}
         paths: dict[str, Path] = {}
         media: dict[str, bytes] = {}
         for feature in self.present + self.images:
-            camera = feature.removeprefix(IMAGES).replace("/", "_")
+            camera = re.sub(r"[^\w.-]", "_", feature.removeprefix(IMAGES)).lstrip(".") or "camera"
             target = folder / f"{camera}.mp4"
+            deep = _is_depth(self.info["features"][feature])
             if feature in self.images:
                 if feature not in table.column_names:
                     notes.append(f"declared camera without images: {camera}")
                     continue
-                encoder = ImageClip(target)
+                encoder = DepthClip(target.with_suffix(".mov")) if deep else ImageClip(target)
+                target = encoder.path
                 for at, cell in zip(t_ns.tolist(), table[feature].to_pylist(), strict=True):
-                    encoder.add(np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")), "rgb24", at, cell["bytes"])
+                    image = picture(cell["bytes"], self.limits)
+                    if isinstance(encoder, DepthClip):
+                        encoder.add_depth(millimetres(np.asarray(image)), at, cell["bytes"])
+                    else:
+                        encoder.add(np.asarray(image.convert("RGB")), "rgb24", at, cell["bytes"])
                 clip, times, digest = encoder.close(), t_ns, encoder.digest.digest()
             else:
                 prefix = f"videos/{feature}"
@@ -263,7 +298,7 @@ class _Dataset:
                     notes.append(f"its video file is missing: {camera}")
                     continue
                 start, end = row.get(f"{prefix}/from_timestamp"), row.get(f"{prefix}/to_timestamp")
-                found = cut(self._local(feature, key), target, float(start or 0.0), None if end is None else float(end))
+                found = cut(self._local(feature, key), target, self.limits, float(start or 0.0), None if end is None else float(end))
                 if found is None:
                     notes.append(f"its video has no frames: {camera}")
                     continue
@@ -277,10 +312,11 @@ class _Dataset:
             elif clip.frames != len(t_ns):
                 fewer = "fewer" if clip.frames < len(t_ns) else "more"
                 notes.append(f"{fewer} frames than states: {clip.frames} of {len(t_ns)} ({camera})")
-            name = f"camera:{camera}"
+            name = f"{'depth' if deep else 'camera'}:{camera}"
             streams[name] = Stream(times, times, np.zeros((len(times), 0), np.float32))
-            clips[camera], paths[camera], media[name] = clip, target, digest
-        return clips, paths, media
+            (depths if deep else clips)[camera] = clip
+            paths[camera], media[name] = target, digest
+        return clips, depths, paths, media
 
     def _task(self, row: dict[str, Any], table: pa.Table, notes: list[str]) -> str:
         """The task of most rows. What the vocabulary lists for the episode and no row has is no task, and is noted."""
@@ -297,6 +333,25 @@ class _Dataset:
         if not task:
             notes.append("task_index names no task of the vocabulary")
         return task or (listed[0] if listed else "")
+
+
+def _check_table(file: pq.ParquetFile, key: str, columns: Sequence[str], limit_mb: int, limit: str) -> None:
+    """Raises DataError where the columns, unpacked, are larger than the limit: by their counts, for few bytes may stand for many."""
+    size = 0
+    for group in range(file.metadata.num_row_groups):
+        row_group = file.metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            if any(column.path_in_schema == name or column.path_in_schema.startswith(name + ".") for name in columns):
+                size += max(column.total_uncompressed_size, 8 * column.num_values)
+    if size > limit_mb << 20:
+        raise DataError(f"{key} unpacks to some {size} bytes, more than limits.{limit} ({limit_mb})")
+
+
+def _is_depth(feature: dict[str, Any]) -> bool:
+    """Whether a camera measures distance, as LeRobot says it: in the feature's info, with or without "video." before the name."""
+    info = feature.get("info") or feature.get("video_info") or {}
+    return isinstance(info, dict) and any(bool(info.get(name)) for name in ("video.is_depth_map", "is_depth_map"))
 
 
 def _irregular(times_ns: np.ndarray, fps: float) -> bool:

@@ -11,6 +11,7 @@ from typing import Protocol
 from mcap.records import Channel, Message, Metadata, Schema
 
 Record = Schema | Channel | Message | Metadata
+LATEST_NS = 1 << 62  # the year 2116; later times are damage, and would not fit the arithmetic on them
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Survey:
             self.metadata[record.name] = dict(record.metadata)
 
     def span(self, start_ns: int, end_ns: int) -> None:
+        if max(start_ns, end_ns) >= LATEST_NS:
+            return
         self.start_ns = start_ns if self.start_ns is None else min(self.start_ns, start_ns)
         self.end_ns = end_ns if self.end_ns is None else max(self.end_ns, end_ns)
 

@@ -23,6 +23,11 @@ class Upload:
     robot: str = "unknown"
 
     @property
+    def first(self) -> Entry:
+        """The file by whose first bytes its format is known: the one that names the upload, or the first of a folder."""
+        return next((entry for entry in self.files if entry.key == self.path), self.files[0])
+
+    @property
     def size(self) -> int:
         return sum(entry.size for entry in self.files)
 
@@ -93,7 +98,7 @@ class Reader(Protocol):
     folder_marker: str | None
 
     def recognises(self, upload: Upload, head: bytes) -> bool:
-        """Whether this upload is of this format. head: the first bytes of its first file; the name alone proves nothing."""
+        """Whether this upload is of this format. head: the first bytes of upload.first; the name alone proves nothing."""
 
     def peek(self, store: Store, upload: Upload) -> UploadFacts:
         """Robot and times from summaries, heads and tails: a bounded number of bytes, however long the recording."""

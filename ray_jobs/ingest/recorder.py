@@ -15,7 +15,7 @@ from ray_jobs.ingest.camera import Camera
 from ray_jobs.ingest.clips import MEDIA_ERRORS
 from ray_jobs.ingest.cuts import Cut, Cutter
 from ray_jobs.ingest.decoders import UNDECODABLE
-from ray_jobs.ingest.log import Log, Survey
+from ray_jobs.ingest.log import LATEST_NS, Log, Survey
 from ray_jobs.ingest.reader import Recorded, Refused, Upload, content_id, frame_notes, nominal_rate
 from ray_jobs.ingest.topics import Chosen, choose
 from ray_jobs.ingest.vectors import Vectors
@@ -36,14 +36,20 @@ def episodes_of(log: Log, upload: Upload, source: str, settings: IngestSettings,
         return
     chosen.notes += notes
     losses: list[str] = []
+    late = 0
     with Recorder(upload, source, survey, chosen, losses, settings) as recorder:
         for record in log.records(losses):
             if not isinstance(record, Message):
+                continue
+            if max(record.log_time, record.publish_time) >= LATEST_NS:
+                late += 1
                 continue
             if record.channel_id in chosen.markers:
                 yield from recorder.mark(record)
             else:
                 yield from recorder.take(record)
+        if late:
+            losses.append(f"{late} messages with times beyond the year 2116 were skipped")
         yield from recorder.finish()
 
 
@@ -58,6 +64,7 @@ class _Open:
     state: Vectors
     action: Vectors
     notes: list[str]
+    numbers: int = 0  # bytes of its states and actions
     failed: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -145,9 +152,12 @@ class Recorder:
             return
         if state:
             yield from self._cut(self._cutter.moved(number, found[1], record.log_time))
-        if self._open is not None:
-            vectors = self._open.state if state else self._open.action
-            vectors.add(self.chosen.topics[number], *found, t_ns, record.log_time)
+        if self._open is None:
+            return
+        (self._open.state if state else self._open.action).add(self.chosen.topics[number], *found, t_ns, record.log_time)
+        self._open.numbers += 16 + 4 * len(found[1])
+        if self._open.numbers > self.limits.episode_mb << 20:
+            yield from self._cut(Cut(f"cut where its numbers filled limits.episode_mb ({self.limits.episode_mb})", begin=True))
 
     def _check(self, record: Message) -> None:
         if len(record.data) > self.limits.message_mb << 20:

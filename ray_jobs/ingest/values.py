@@ -12,6 +12,8 @@ import numpy as np
 from mcap.records import Schema
 from PIL import Image
 
+from ray_jobs.ingest.clips import checked_size
+from ray_jobs.ingest.log import LATEST_NS
 from ray_jobs.seam.configs import Limits
 
 # What is raised where a message is not what its type promises. (A decoder's own errors stand in decoders.UNDECODABLE.)
@@ -111,7 +113,7 @@ def stamp_ns(message: Any, published_ns: int) -> int:
     seconds = next((getattr(stamp, name) for name in ("sec", "seconds", "secs") if hasattr(stamp, name)), 0)
     nanos = next((getattr(stamp, name) for name in ("nanosec", "nanos", "nsec", "nsecs") if hasattr(stamp, name)), 0)
     value = int(seconds) * 1_000_000_000 + int(nanos)
-    return value if 0 < value < 1 << 63 else published_ns
+    return value if 0 < value < LATEST_NS else published_ns
 
 
 def vector(kind: str, message: Any) -> tuple[tuple[str, ...], list[float]] | None:
@@ -186,13 +188,8 @@ def is_depth(kind: str, message: Any) -> bool:
 def picture(data: bytes, limits: Limits) -> Image.Image:
     """A compressed picture, opened and not decoded. Raises one of BROKEN_IMAGE, and ValueError where it is too large."""
     image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"))
-    _sized(image.width, image.height, limits)
+    checked_size(image.width, image.height, limits)
     return image
-
-
-def _sized(width: int, height: int, limits: Limits) -> None:
-    if width * height > limits.picture_mpx * 1_000_000:
-        raise ValueError(f"a picture of {width} x {height}, more than limits.picture_mpx ({limits.picture_mpx})")
 
 
 def pixels(kind: str, message: Any, data: bytes, limits: Limits) -> tuple[np.ndarray, str]:
@@ -209,7 +206,7 @@ def pixels(kind: str, message: Any, data: bytes, limits: Limits) -> tuple[np.nda
 
 def _rows(message: Any, data: bytes, kind: np.dtype, limits: Limits) -> np.ndarray:
     height, width, step = int(message.height), int(message.width), int(message.step)
-    _sized(width, height, limits)
+    checked_size(width, height, limits)
     step = step or len(data) // max(height, 1)
     return np.frombuffer(data, np.uint8, count=height * step).reshape(height, step)[:, : step // kind.itemsize * kind.itemsize].view(kind)
 

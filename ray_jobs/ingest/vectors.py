@@ -24,10 +24,6 @@ class Samples:
         self.t.append(t_ns)
         self.log.append(log_ns)
 
-    @property
-    def nbytes(self) -> int:
-        return 16 * len(self.t) + 4 * len(self.values)
-
     def stream(self) -> Stream:
         values = np.frombuffer(self.values, np.float32).reshape(len(self.t), self.width) if self.width else np.zeros((len(self.t), 0), np.float32)
         return Stream(np.frombuffer(self.t, np.int64), np.frombuffer(self.log, np.int64), values)
@@ -53,10 +49,6 @@ class Vectors:
         samples, places = known
         samples.add(t_ns, log_ns)
         samples.values.extend(values if places is None else [values[place] for place in places])
-
-    @property
-    def nbytes(self) -> int:
-        return sum(samples.nbytes for samples in self._sets.values())
 
     def joined(self, what: str, held: bool, notes: list[str]) -> tuple[Stream, tuple[str, ...]] | None:
         """One stream and the names of its columns, or None where there is nothing.

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ray_jobs.ingest.clips import cut
 from ray_jobs.ingest.reader import Refused
+from ray_jobs.seam.configs import Limits
 from ray_jobs.seam.store import Store
 from tests.ingest.recorded import Taken, picture, write
 
@@ -147,7 +148,7 @@ def test_a_cut_through_b_frames_is_re_encoded_and_right(tmp_path: Path) -> None:
     source = movie(tmp_path / "b.mp4", 40, gop=40, b_frames=3)
     crossed = 0
     for end in range(14, 20):
-        made = cut(source, tmp_path / "out.mp4", 5 / FPS, end / FPS)
+        made = cut(source, tmp_path / "out.mp4", Limits(), 5 / FPS, end / FPS)
         assert made is not None and made.clip.frames == end - 5 == len(made.times_ns)
         crossed += bool(made.notes)
         with av.open(str(tmp_path / "out.mp4")) as container:
