@@ -14,6 +14,8 @@ from ray_jobs.seam.results import Shown, read_pointer
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
 
+TELLING = ("tags", "caption")  # stages that say what an episode shows: on its row, and never a reason against it
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -33,7 +35,9 @@ def decide(store: Store, day: str, episodes_key: str, stages: dict[str, str], th
     episodes = from_bytes(store.get(episodes_key))
     measured = read_ledger(store, stages, day)
     context = context_of(store, day, stages, thresholds, (episodes, measured))
-    rows = overrides.apply(judge(episodes, measured, thresholds, context), asked, readable=[row["episode_id"] for row in episodes if row["status"] == "ok"])
+    said = tags_of(store, stages, day)
+    judged = [{**row, "tags": tagged(row, said.get(row["episode_id"], {}))} for row in judge(episodes, measured, thresholds, context)]
+    rows = overrides.apply(judged, asked, readable=[row["episode_id"] for row in episodes if row["status"] == "ok"])
     pictures = {row["episode_id"]: row["picture"] for part in measured.values() for row in part.values() if row["picture"]}
     tally = counts(rows) | {"overridden": sum(1 for row in rows if row["override"])}
     shown = present(rows, pictures, context)
@@ -43,7 +47,26 @@ def decide(store: Store, day: str, episodes_key: str, stages: dict[str, str], th
 
 
 def read_ledger(store: Store, stages: dict[str, str], day: str) -> Ledger:
-    return {stage: ledger.read(store, stage, version, [day]) for stage, version in sorted(stages.items())}
+    """What verdicts are made of."""
+    return {stage: ledger.read(store, stage, version, [day]) for stage, version in sorted(stages.items()) if stage not in TELLING}
+
+
+def tags_of(store: Store, stages: dict[str, str], day: str) -> dict[str, dict[str, str]]:
+    """Episode -> tags; where a model captioned it, its words come before the heuristic's."""
+    found: dict[str, dict[str, str]] = {}
+    for stage in TELLING:
+        if stage in stages:
+            for episode_id, row in ledger.read(store, stage, stages[stage], [day]).items():
+                found.setdefault(episode_id, {}).update(row.get("tags") or {})
+    return found
+
+
+def tagged(row: Row, tags: dict[str, str]) -> dict[str, str]:
+    """Tags of a verdict's row. Where the demo's task was checked, its finding is the outcome, and says so."""
+    if "task.distance" not in row["scores"]:
+        return tags
+    failed = any(reason.startswith("task_failed") for reason in row["reasons"])
+    return {**tags, "outcome": "failure" if failed else "success", "outcome.by": "the task's check"}
 
 
 def context_of(store: Store, day: str, stages: dict[str, str], thresholds: Thresholds, own: tuple[list[Row], Ledger] = ([], {})) -> Context:

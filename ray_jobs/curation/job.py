@@ -15,10 +15,11 @@ from ray_jobs.curation.measure import Piece, Plan, apply, finish, load
 from ray_jobs.curation.segments import PREFIX, segment_count
 from ray_jobs.curation.stage import Resources, Stage
 from ray_jobs.curation.stages import DECODE
+from ray_jobs.curation.tagging import captions
 from ray_jobs.driver import Execution, connect
 from ray_jobs.episode import EpisodeMeta, read_episode, read_meta
 from ray_jobs.seam import ledger
-from ray_jobs.seam.configs import MeasureConfig
+from ray_jobs.seam.configs import CaptionSettings, MeasureConfig
 from ray_jobs.seam.errors import FlywheelError, NotFound, StoreError
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
@@ -43,7 +44,7 @@ class Day:
 
 def run(config: MeasureConfig, execution: Execution, stages: list[Stage] | None = None) -> dict[str, DayResult]:
     """Measure what the ledger does not hold, of every `ok` episode of the days. Raises StoreError; content never raises."""
-    plan = Plan.of(config.settings, stages)
+    plan = captions.planned(Plan.of(config.settings, stages))
     store = execution.store
     days = {day: _inventory(store, day, config.episodes.get(day), plan) for day in config.days}
     items = [item for day in config.days for item in _missing(store, day, days[day], plan)]
@@ -51,6 +52,8 @@ def run(config: MeasureConfig, execution: Execution, stages: list[Stage] | None 
     stage_seconds: dict[str, float] = {}
     if items:
         _measure(store, plan, items, days, stage_seconds, execution, config.deadline_s)
+    if config.settings.caption:
+        _caption(store, config.settings.caption, days, stage_seconds, execution, config.deadline_s)
     spent = time.monotonic() - started
     return {day: _result(days[day], plan, stage_seconds, spent) for day in config.days}
 
@@ -168,6 +171,27 @@ def _measure(
                 pending, flushed = [], time.monotonic()
     finally:
         _flush(store, pending, whose, days, totals, execution)
+
+
+def _caption(store: Store, settings: CaptionSettings, days: dict[str, Day], seconds: dict[str, float], execution: Execution, deadline_s: float) -> None:
+    """The second pass: what no caption is held of. Its rows enter the ledger as they come, like the others."""
+    wanted = {each: day for day, found in days.items() for each in found.episodes - found.absent.keys() if f"{captions.STAGE}/{each}" not in found.held}
+    if not wanted:
+        return
+    connect()
+    totals = {day: sum(1 for owner in wanted.values() if owner == day) for day in days}
+    pending: list[dict[str, Any]] = []
+    try:
+        for row in captions.caption(store, settings, sorted(wanted)):
+            seconds[captions.STAGE] = seconds.get(captions.STAGE, 0.0) + row["seconds"]
+            pending.append(row)
+            if time.monotonic() - execution.started > deadline_s:
+                raise FlywheelError(f"captioning reached its deadline of {deadline_s:.0f} s; raise deadline_s: what is captioned stays")
+            if len(pending) >= FLUSH_ROWS:
+                _flush(store, pending, wanted, days, totals, execution)
+                pending = []
+    finally:
+        _flush(store, pending, wanted, days, totals, execution)
 
 
 def _whole(store: Store, plan: Plan, piece: Piece, waiting: dict[str, list[Piece]]) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """What each job is told: one frozen document per job. Keys name objects in `store`; nothing here is a secret."""
 
-from pydantic import Field
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import StoreConfig
@@ -42,7 +44,6 @@ class Limits(Strict):
     episode_mb: int = 4096  # numbers of one episode's streams, held in memory
     document_mb: int = 256  # a metadata document or a table of one
     unpacked_mb: int = 65536  # a file of a compressed bag, unpacked to disk
-    read_s: float = 1800.0  # reading one upload in a job
 
 
 class IngestSettings(Strict):
@@ -72,12 +73,35 @@ class IngestConfig(JobConfig):
     settings: IngestSettings = IngestSettings()
 
 
+class CaptionSettings(Strict):
+    """A vision-language model that captions and tags each episode beside the heuristic. Which one must be said: no model is a default."""
+
+    backend: Literal["vllm", "http"]
+    model: str  # vllm: a Hugging Face id or a folder, of the Qwen-VL family; http: any that the server knows by this name
+    revision: str | None = None  # of a Hugging Face model, so that the captions stay those of one model
+    frames: int = Field(4, ge=1, le=16)  # of the first camera, evenly spaced
+    frame_px: int = Field(224, ge=28)  # their shorter side
+    max_tokens: int = Field(256, ge=16)  # of the answer
+    workers: int = Field(1, ge=1)  # vllm: engines; http: requests at once
+    profile: Literal["gpu", "cpu"] = "gpu"  # vllm
+    engine: dict[str, Any] = {}  # vllm: further engine arguments, such as tensor_parallel_size
+    url: str | None = None  # http: up to and with /v1
+    credentials: str | None = None  # http: the environment variable that holds the server's key
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> "CaptionSettings":
+        if (self.backend == "http") != (self.url is not None):
+            raise ValueError("the backend http needs a url, and vllm has none")
+        return self
+
+
 class MeasureSettings(Strict):
     """How episodes are measured. `task` switches on the checks that know a task; foreign data has none."""
 
     task: str | None = None
     segment_s: float = 60.0
     frame_px: int = 96  # shorter side of the frames that image checks see
+    caption: CaptionSettings | None = None  # None: the heuristic tagger alone
 
 
 class MeasureConfig(JobConfig):

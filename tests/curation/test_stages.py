@@ -23,7 +23,7 @@ ID = "0" * 32
 def measured(store: Store, made: Made, settings: MeasureSettings | None = None) -> dict[str, float]:
     save(store, made, ID)
     rows = measure_here(store, ID, Plan.of(settings or MeasureSettings()))
-    assert [row["error"] for row in rows] == [None, None]
+    assert not any(row["error"] for row in rows)
     return {name: value for row in rows for name, value in row["scores"].items()}
 
 
@@ -212,8 +212,8 @@ def test_versions_change_with_what_they_depend_on() -> None:
         return effective_versions([DECODE, *measuring(settings)], settings)
 
     base = of()
-    assert {name for name in base if of(frame_px=128)[name] != base[name]} == {"decode", "image", "task"}
-    assert set(of(task=None)) == {"decode", "signal", "image"}
+    assert {name for name in base if of(frame_px=128)[name] != base[name]} >= {"decode", "image", "task"}
+    assert set(base) - set(of(task=None)) == {"task"}
 
     class Lost(Stage):
         name, version, reads = "lost", "1", ("nowhere",)
