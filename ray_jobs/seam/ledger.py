@@ -26,7 +26,7 @@ from ray_jobs.seam.errors import NotFound
 from ray_jobs.seam.layout import ledger_prefix
 from ray_jobs.seam.ranges import readable
 from ray_jobs.seam.store import Entry, Store
-from ray_jobs.seam.tables import LEDGER
+from ray_jobs.seam.tables import LEDGER, rows_of
 
 MERGED = "merged-"  # begins the name of a file that stands for others
 COVERS = b"covers"  # in its metadata: their names
@@ -65,18 +65,10 @@ def read_days(store: Store, stage: str, version: str, days: Iterable[str], colum
     folders = _folders(store, stage, version, found)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for day, tables in pool.map(lambda day: (day, _tables(store, stage, version, day, folders[day], wanted)), folders):
-            for row in (row for table in tables for row in _rows(table)):
+            for row in (row for table in tables for row in rows_of(table)):
                 if _counts(row, found[day].get(row["episode_id"])):
                     found[day][row["episode_id"]] = row
     return found
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for row in rows:
-        row.update({name: dict(row[name] or []) for name in maps})
-    return rows
 
 
 def _counts(row: dict[str, Any], other: dict[str, Any] | None) -> bool:

@@ -86,9 +86,12 @@ def to_bytes(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     return sink.getvalue()
 
 
-def from_bytes(data: bytes) -> list[dict[str, Any]]:
-    """Rows of a table written by to_bytes; maps come back as dicts."""
-    table = pq.read_table(io.BytesIO(data))
+def from_bytes(data: bytes, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of a table written by to_bytes, or these columns of them; maps come back as dicts."""
+    return rows_of(pq.read_table(io.BytesIO(data), columns=columns))
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     maps = [field.name for field in table.schema if pa.types.is_map(field.type)]
     rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
