@@ -5,6 +5,7 @@ that was switched off leaves one; so records are walked here, and the library de
 """
 
 import bz2
+import heapq
 import io
 import struct
 from collections.abc import Iterator
@@ -88,16 +89,7 @@ def records(source: IO[bytes], notes: list[str], limits: Limits) -> Iterator[Rec
     order = _chunk_order(source, size, limits)
     told: set[int] = set()
     if order is not None:
-        for at in order:
-            source.seek(at)
-            for position, opcode, fields, length in _Walk(source, size, limits):
-                if opcode == CHUNK:
-                    yield from _chunk(source, position, fields, length, size, notes, limits, told)
-                else:
-                    notes.append(f"the index names a chunk at byte {position} where there is none")
-                break
-            else:
-                notes.append(f"truncated: the chunk at byte {at} is missing or damaged")
+        yield from _in_time(source, order, size, notes, limits, told)
         return
     source.seek(len(MAGIC))
     walk = _Walk(source, size, limits)
@@ -109,6 +101,37 @@ def records(source: IO[bytes], notes: list[str], limits: Limits) -> Iterator[Rec
         elif opcode in (CONNECTION, MESSAGE):
             yield from _plain(source, position, opcode, fields, length, size, notes, limits, told)
     notes.append("the bag has no index: read from end to end" + (f"; truncated: {walk.ended}" if walk.ended else ""))
+
+
+def _in_time(source: IO[bytes], order: list[tuple[int, int]], size: int, notes: list[str], limits: Limits, told: set[int]) -> Iterator[Record]:
+    """The records of the chunks, (start ns, position) each: where chunks overlap, a message waits for those that begin before it."""
+    pending: list[tuple[int, int, Message]] = []
+    waiting, count = 0, 0  # bytes, and messages ever, by which those of one time keep their order
+    for start_ns, at in order:
+        while pending and (pending[0][0] < start_ns or waiting > limits.chunk_mb << 20):
+            message = heapq.heappop(pending)[2]
+            waiting -= len(message.data)
+            yield message
+        for record in _indexed(source, at, size, notes, limits, told):
+            if not isinstance(record, Message):
+                yield record
+                continue
+            heapq.heappush(pending, (record.log_time, count, record))
+            waiting, count = waiting + len(record.data), count + 1
+    while pending:
+        yield heapq.heappop(pending)[2]
+
+
+def _indexed(source: IO[bytes], at: int, size: int, notes: list[str], limits: Limits, told: set[int]) -> Iterator[Record]:
+    """The records of the chunk at which the index points."""
+    source.seek(at)
+    for position, opcode, fields, length in _Walk(source, size, limits):
+        if opcode == CHUNK:
+            yield from _chunk(source, position, fields, length, size, notes, limits, told)
+        else:
+            notes.append(f"the index names a chunk at byte {position} where there is none")
+        return
+    notes.append(f"truncated: the chunk at byte {at} is missing or damaged")
 
 
 def _opened(source: IO[bytes]) -> int:
@@ -151,9 +174,9 @@ def _index(source: IO[bytes], size: int, limits: Limits) -> tuple[list[Record], 
     return (connections, chunks) if len(connections) == 2 * wanted and len(chunks) == expected else None
 
 
-def _chunk_order(source: IO[bytes], size: int, limits: Limits) -> list[int] | None:
+def _chunk_order(source: IO[bytes], size: int, limits: Limits) -> list[tuple[int, int]] | None:
     found = _index(source, size, limits)
-    return [position for _, _, position, _ in sorted(found[1], key=lambda chunk: (chunk[0], chunk[2]))] if found is not None else None
+    return sorted((start_ns, position) for start_ns, _, position, _ in found[1]) if found is not None else None
 
 
 def _connection(fields: Fields, raw: bytes) -> list[Record]:

@@ -32,13 +32,13 @@ LAYOUTS = {
 }
 
 
-def check_two(found: list[Taken | Refused]) -> list[Taken]:
+def check_two(found: list[Taken | Refused], robot: str = "arm-9") -> list[Taken]:
     """The two episodes of TWO, as they were recorded."""
     taken = [item for item in found if isinstance(item, Taken)]
     assert len(taken) == len(found) == 2
     for item, steps, start, task in zip(taken, (20, 12), (NOON, NOON + 10 * SECOND), ("pick", "place"), strict=True):
         meta, streams = item.meta, item.streams
-        assert (meta.task, meta.robot, meta.fps, meta.notes) == (task, "arm-9", float(HZ), ())
+        assert (meta.task, meta.robot, meta.fps, meta.notes) == (task, robot, float(HZ), ())
         assert (meta.state_names, meta.action_names) == (("a", "b", "c"), ("dx", "dy"))
         expected = start + np.arange(steps) * SECOND // HZ
         for name in ("state", "action", "camera:front"):
