@@ -1,8 +1,9 @@
-"""The gate: whether a policy may become the champion. Pure; every reason is a sentence for a person.
+"""The gate: whether a policy may become the champion. Pure; every reason is a sentence for a person, and every refusal is told, not the first alone.
 
-Closed loop: each policy must clear a floor, and be non-inferior to the champion on the same seeds: the one-sided 95 % limit of
-the difference of success rates (Newcombe's method 10 for paired proportions) must lie above -margin. A policy that is shown to be
-worse is refused even within the margin, so that many small losses cannot add up.
+Data: what the candidate was made of must have been checked whole (orchestration/evaluation/prerequisites.py).
+Closed loop: the candidate must clear a floor, be non-inferior to the champion on the same scenes, and not be shown to be worse on them
+or on any one task or condition (orchestration/evaluation/paired.py has the statistics). A policy that is shown to be worse is refused
+even within the margin, so that many small losses cannot add up.
 Offline only (nothing was rolled out): the error of its actions on held-out episodes decides, and the reasons say so.
 """
 
@@ -10,8 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from orchestration.evaluation.paired import as_good, interval, pairs_needed, power, worse
 from ray_jobs.seam.model import Strict
-from ray_jobs.seam.proportions import Z_90, paired_difference
+
+ALPHA = 0.05  # one-sided, of showing that a policy is worse: over all groups of a kind together (Bonferroni)
+WANTED = 0.8  # chance of passing, when told how many rollouts would be enough
 
 
 class GateSettings(Strict):
@@ -24,7 +28,7 @@ class GateSettings(Strict):
 
 @dataclass(frozen=True)
 class Verdict:
-    """difference: candidate - champion with its 90 % interval, where both were rolled out on the same seeds.
+    """difference: candidate - champion with its 90 % interval, where both were rolled out on the same scenes.
 
     power: chance that a policy exactly as good as the champion would have passed with so many rollouts.
     """
@@ -37,70 +41,121 @@ class Verdict:
     power: float | None = None
 
 
-def gate(scores: dict[str, Any], settings: GateSettings) -> Verdict:
-    """Judge `scores` as ray_jobs.evaluation writes them: {"candidate": …, "champion": … or None, "offline": … or None}."""
+@dataclass(frozen=True)
+class Found:
+    """What one part of the gate says. notes: what a person should know either way."""
+
+    refusals: tuple[str, ...] = ()
+    support: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def gate(scores: dict[str, Any], settings: GateSettings, prerequisites: tuple[str, ...] = ()) -> Verdict:
+    """Judge `scores` as ray_jobs.evaluation writes them: {"candidate": …, "champion": … or None, "groups": …, "offline": … or None}.
+
+    `prerequisites`: what is wrong with the checks of the candidate's data; any refuses.
+    """
     if scores["candidate"]["rollouts"] > 0:
-        return _closed_loop(scores["candidate"], scores.get("champion"), settings)
+        return _closed_loop(scores, settings, prerequisites)
     if scores.get("offline"):
-        return _offline(scores["offline"], settings)
-    return Verdict(False, ("nothing was measured: no rollouts, and no held-out episode with actions",), "nothing")
+        return _verdict("offline", Found(prerequisites), _offline(scores["offline"], settings))
+    return _verdict("nothing", Found(prerequisites), Found(("nothing was measured: no rollouts, and no held-out episode with actions",)))
 
 
-def _closed_loop(candidate: dict[str, Any], champion: dict[str, Any] | None, settings: GateSettings) -> Verdict:
+def _verdict(basis: str, *parts: Found, **more: Any) -> Verdict:
+    refusals = tuple(reason for part in parts for reason in part.refusals)
+    support = tuple(reason for part in parts for reason in part.support)
+    return Verdict(not refusals, (refusals or support) + tuple(note for part in parts for note in part.notes), basis, **more)
+
+
+def _closed_loop(scores: dict[str, Any], settings: GateSettings, prerequisites: tuple[str, ...]) -> Verdict:
+    candidate, champion = scores["candidate"], scores.get("champion")
     rollouts = candidate["rollouts"]
-    told = f"{candidate['successes']} of {rollouts} rollouts succeed"
+    data = Found(prerequisites)
     if rollouts < settings.minimum_rollouts:
-        return Verdict(False, (f"{rollouts} rollouts decide nothing: at least {settings.minimum_rollouts} are needed",), "rollouts", rollouts)
-    if candidate["low"] < settings.floor:
-        reason = f"below the floor: {told}, so its success may be as low as {candidate['low']:.0%}, and {settings.floor:.0%} is demanded (lower Wilson limit)"
-        return Verdict(False, (reason,), "rollouts", rollouts)
-    floor = f"above the floor: {told}, so its success is at least {candidate['low']:.0%}, and {settings.floor:.0%} is demanded (lower Wilson limit)"
+        few = Found((f"{rollouts} rollouts decide nothing: at least {settings.minimum_rollouts} are needed",))
+        return _verdict("rollouts", data, few, rollouts=rollouts)
+    floor = _floor(candidate, settings.floor)
     if champion is None:
-        return Verdict(True, (floor, "there is no other champion to compare with"), "rollouts", rollouts)
-    return _against(candidate, champion, floor, settings)
-
-
-def _against(candidate: dict[str, Any], champion: dict[str, Any], floor: str, settings: GateSettings) -> Verdict:
-    seeds = sorted(candidate["by_seed"].keys() & champion["by_seed"].keys())
-    if len(seeds) < settings.minimum_rollouts:
-        return Verdict(False, (f"only {len(seeds)} seeds were faced by both: at least {settings.minimum_rollouts} are needed",), "rollouts", len(seeds))
-    pairs = [(bool(candidate["by_seed"][seed]), bool(champion["by_seed"][seed])) for seed in seeds]
-    gained, lost = pairs.count((True, False)), pairs.count((False, True))
-    low, high = paired_difference(pairs.count((True, True)), gained, lost, pairs.count((False, False)), Z_90)
-    difference = (gained - lost) / len(pairs)
-    chance = power(sum(won for _, won in pairs) / len(pairs), len(pairs), settings.margin)
-    counted = f"on the same {len(pairs)} seeds it wins {gained} that the champion loses and loses {lost} that the champion wins"
-    interval = f"difference {difference:+.0%}, 90 % interval {low:+.0%} to {high:+.0%}, margin {settings.margin:.0%}"
+        return _verdict("rollouts", data, floor, Found(support=("there is no other champion to compare with",)), rollouts=rollouts)
+    pairs = {
+        scene: (bool(candidate["by_scene"][scene]), bool(champion["by_scene"][scene])) for scene in candidate["by_scene"].keys() & champion["by_scene"].keys()
+    }
+    if len(pairs) < settings.minimum_rollouts:
+        few = Found((f"only {len(pairs)} scenes were faced by both: at least {settings.minimum_rollouts} are needed",))
+        return _verdict("rollouts", data, floor, few, rollouts=len(pairs))
+    gained, lost = _discordant(list(pairs.values()))
+    low, high = interval(gained, lost, len(pairs))
+    discordance = (gained + lost + 1) / (len(pairs) + 2)  # a little more than was seen where little was: none seen is not none there
+    chance = power(discordance, len(pairs), settings.margin)
     small = f"with {len(pairs)} rollouts a policy as good as the champion passes in {chance:.0%} of cases"
+    if not as_good(gained, lost, len(pairs), settings.margin):
+        enough = pairs_needed(discordance, settings.margin, WANTED)
+        small += f"; {enough} would give {WANTED:.0%}" if enough else f"; no number of rollouts that one can afford gives {WANTED:.0%}"
+    return _verdict(
+        "rollouts",
+        data,
+        floor,
+        _against(gained, lost, len(pairs), settings.margin),
+        Found(notes=(small,)),
+        *(_regressions(kind, groups, pairs) for kind, groups in sorted(scores.get("groups", {}).items())),
+        rollouts=len(pairs),
+        difference=((gained - lost) / len(pairs), low, high),
+        power=chance,
+    )
 
-    def verdict(promote: bool, *reasons: str) -> Verdict:
-        return Verdict(promote, reasons, "rollouts", len(pairs), (difference, low, high), chance)
 
-    if high < 0:
-        return verdict(False, f"worse than the champion: {counted} ({interval})")
-    if low <= -settings.margin:
-        return verdict(False, f"not shown to be as good as the champion: {counted} ({interval})", small)
+def _floor(candidate: dict[str, Any], floor: float) -> Found:
+    told = f"{candidate['successes']} of {candidate['rollouts']} rollouts succeed"
+    demanded = f"and {floor:.0%} is demanded (lower Wilson limit)"
+    if candidate["low"] < floor:
+        return Found((f"below the floor: {told}, so its success may be as low as {candidate['low']:.0%}, {demanded}",))
+    return Found(support=(f"above the floor: {told}, so its success is at least {candidate['low']:.0%}, {demanded}",))
+
+
+def _discordant(pairs: list[tuple[bool, bool]]) -> tuple[int, int]:
+    """(scenes that the candidate alone wins, scenes that the champion alone wins)."""
+    return pairs.count((True, False)), pairs.count((False, True))
+
+
+def _against(gained: int, lost: int, pairs: int, margin: float) -> Found:
+    low, high = interval(gained, lost, pairs)
+    counted = f"on the same {pairs} scenes it wins {gained} that the champion loses and loses {lost} that the champion wins"
+    limits = f"difference {(gained - lost) / pairs:+.0%}, 90 % interval {low:+.0%} to {high:+.0%}, margin {margin:.0%}"
+    chance = worse(gained, lost)
+    if chance < ALPHA:
+        return Found((f"worse than the champion: {counted} ({limits}, exact McNemar test p = {chance:.2g})",))
+    if not as_good(gained, lost, pairs, margin):
+        return Found((f"not shown to be as good as the champion: {counted} ({limits})",))
     better = "better than the champion" if low > 0 else "as good as the champion within the margin"
-    return verdict(True, floor, f"{better}: {counted} ({interval})", small)
+    return Found(support=(f"{better}: {counted} ({limits})",))
 
 
-def power(rate: float, pairs: int, margin: float) -> float:
-    """Chance that an equal policy passes, by the normal approximation; its successes are taken as independent of the champion's, which is cautious."""
-    rate = min(max(rate, 0.5 / pairs), 1 - 0.5 / pairs)  # a rate of 0 or 1 is a small sample's
-    error = math.sqrt(2 * rate * (1 - rate) / pairs)
-    return 0.5 * (1 + math.erf((margin / error - Z_90) / math.sqrt(2)))
+def _regressions(kind: str, groups: dict[str, list[str]], pairs: dict[str, tuple[bool, bool]]) -> Found:
+    """The tasks or conditions on which the candidate is shown to be worse. groups: name -> its scenes."""
+    faced = {name: [pairs[scene] for scene in scenes if scene in pairs] for name, scenes in groups.items()}
+    faced = {name: told for name, told in sorted(faced.items()) if told}
+    refusals = []
+    for name, told in faced.items():
+        gained, lost = _discordant(told)
+        chance = worse(gained, lost)
+        if chance < ALPHA / len(faced):
+            counted = f"it wins {gained} of {len(told)} scenes that the champion loses and loses {lost} that the champion wins"
+            refusals.append(f"worse than the champion on the {kind} {name!r}: {counted} (exact McNemar test p = {chance:.2g}, {len(faced)} looked at)")
+    return Found(tuple(refusals), () if refusals or not faced else (f"worse on none of {len(faced)} {kind}s",))
 
 
-def _offline(offline: dict[str, Any], settings: GateSettings) -> Verdict:
+def _offline(offline: dict[str, Any], settings: GateSettings) -> Found:
     candidate, champion = offline["candidate"], offline.get("champion")
-    about = f"decided offline, without rollouts, on {candidate['frames']} held-out moments of {candidate['episodes']} episodes"
-    error = f"error {candidate['error']:.3f} of the actions' spread"
-    if not candidate["error"] < settings.offline_floor:  # an error that is no number is refused too
-        return Verdict(False, (about, f"{error} is no better than always predicting the mean action ({settings.offline_floor:g} is the limit)"), "offline")
+    found, earlier = (math.nan if each is None or each["error"] is None else each["error"] for each in (candidate, champion))  # JSON has no NaN
+    about = f"decided offline, without rollouts, on {candidate['episodes']} held-out episodes of {len(candidate['by_day'])} days"
+    error = f"error {found:.3f} of the actions' spread, mean over episodes"
+    if not found < settings.offline_floor:  # an error that is no number is refused too
+        return Found((f"{about}: {error}, is no better than always predicting the mean action ({settings.offline_floor:g} is the limit)",))
     if champion is None:
-        return Verdict(True, (about, f"{error} is below {settings.offline_floor:g}", "there is no other champion to compare with"), "offline")
-    limit = champion["error"] * (1 + settings.offline_margin)
-    against = f"{error}, the champion's is {champion['error']:.3f}, and at most {settings.offline_margin:.0%} more is allowed"
-    if not candidate["error"] <= limit:
-        return Verdict(False, (about, f"worse than the champion: {against}"), "offline")
-    return Verdict(True, (about, f"as good as the champion: {against}"), "offline")
+        return Found(support=(f"{about}: {error}, is below {settings.offline_floor:g}", "there is no other champion to compare with"))
+    limit = earlier * (1 + settings.offline_margin)
+    against = f"{error}, the champion's is {earlier:.3f}, and at most {settings.offline_margin:.0%} more is allowed"
+    if not found <= limit:
+        return Found((f"{about}: worse than the champion: {against}",))
+    return Found(support=(f"{about}: as good as the champion: {against}",))

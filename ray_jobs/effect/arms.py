@@ -80,8 +80,8 @@ def run_arm(samples: dict[str, Samples], episodes: list[str], shape: Shape, trai
     """
     import torch
 
-    from ray_jobs.evaluation.evaluator import find_evaluator
-    from ray_jobs.evaluation.scores import Rollouts, TrialScore
+    from ray_jobs.evaluation.evaluator import build_evaluator
+    from ray_jobs.evaluation.scores import TrialScore, summary
     from ray_jobs.training.loop import fresh, resident_batches, train
     from ray_jobs.training.model import content_hash
     from ray_jobs.training.policy import build_policy
@@ -97,14 +97,16 @@ def run_arm(samples: dict[str, Samples], episodes: list[str], shape: Shape, trai
         state = train(policy, resident_batches(rows, training.batch, training.seed, 0, 0), training, fresh(policy))
     except FlywheelError as error:
         return str(error)
-    assert evaluation.evaluator is not None
-    evaluator = find_evaluator(evaluation.evaluator)()
+    evaluator = build_evaluator(evaluation)
+    assert evaluator is not None
     trials = {}
-    for seed in range(evaluation.first_seed, evaluation.first_seed + evaluation.rollouts):
+    for scene in evaluator.scenes():
         policy.reset()
-        trial = evaluator.trial(policy, seed, False)
-        trials[str(seed)] = TrialScore(success=trial.success, steps=trial.steps)
-    told = Rollouts(model=f"unpublished/{content_hash(policy)}", evaluator=evaluation.evaluator, trials=trials).summary()
+        if (trial := evaluator.trial(policy, scene, False)) is not None:
+            trials[scene.id] = TrialScore(success=trial.success, seconds=trial.seconds)
+    if not trials:
+        return "the evaluator has no trial of it"
+    told = summary(f"unpublished/{content_hash(policy)}", trials)
     return {**told, "episodes": len(parts), "frames": len(rows), "steps": state.step, "loss": state.curve[-1][1]}
 
 

@@ -1,44 +1,48 @@
-"""Rollouts as Ray actors: each asks for the next seed when it is done with one, and one that dies is replaced."""
+"""Rollouts as Ray actors: each asks for the next scene when it is done with one, and one that dies is replaced."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import ray
 
-from ray_jobs.evaluation.evaluator import Trial, find_evaluator
+from ray_jobs.evaluation.evaluator import Scene, Trial, build_evaluator, film
 from ray_jobs.evaluation.offline import Errors, errors_of
 from ray_jobs.packing.view import PackedEpisode
+from ray_jobs.seam.configs import EvaluateSettings
 from ray_jobs.seam.errors import FlywheelError, StoreError
 from ray_jobs.seam.store import Store, StoreConfig
 
 MAX_DEATHS = 8  # of actors, in all: more is no accident
-FILM_FRAMES = 8
 
 
 class Worker:
     """One rollout process: it holds the evaluator, and the models that it has been asked about."""
 
-    def __init__(self, models: StoreConfig, data: StoreConfig, evaluator: str | None):
+    def __init__(self, models: StoreConfig, data: StoreConfig, settings: EvaluateSettings):
         import torch
 
         torch.set_num_threads(1)
         self._models, self._data = Store(models), Store(data)
-        self._evaluator = find_evaluator(evaluator)() if evaluator else None
+        self._evaluator = build_evaluator(settings)
         self._policies: dict[str, Any] = {}
 
-    def trial(self, model: str, seed: int, record: bool) -> Trial:
+    def trial(self, model: str, scene: Scene, record: bool) -> Trial | None:
+        """A failure comes with all that was recorded of it, a success with a few frames."""
         assert self._evaluator is not None
         policy = self._policy(model)
         policy.reset()
-        result = self._evaluator.trial(policy, seed, record)
-        if result.frames is None:
+        result = self._evaluator.trial(policy, scene, record)
+        if result is None or result.recording is None or not result.success:
             return result
-        chosen = np.linspace(0, len(result.frames) - 1, FILM_FRAMES).round().astype(int)
-        return Trial(result.seed, result.success, result.steps, result.frames[chosen])
+        return replace(result, recording=film(result.recording))
 
-    def errors(self, model: str, episode: PackedEpisode) -> Errors:
-        return errors_of(self._data, self._policy(model), episode)
+    def pid(self) -> int:
+        return os.getpid()
+
+    def errors(self, models: list[str], episode: PackedEpisode) -> list[Errors | None]:
+        return errors_of(self._data, [self._policy(model) for model in models], episode)
 
     def _policy(self, model: str) -> Any:
         if model not in self._policies:
@@ -54,14 +58,16 @@ Task = tuple[str, tuple[Any, ...]]  # method of Worker, arguments
 class Pool:
     """A few workers that share tasks. `run` gives the results in the tasks' order, whoever did them."""
 
-    def __init__(self, size: int, models: StoreConfig, data: StoreConfig, evaluator: str | None):
+    def __init__(self, size: int, models: StoreConfig, data: StoreConfig, settings: EvaluateSettings):
         kind = ray.remote(num_cpus=1, max_restarts=0)(Worker)
-        self._start = lambda: kind.remote(models, data, evaluator)
+        self._start = lambda: kind.remote(models, data, settings)
         self.workers: list[Any] = [self._start() for _ in range(size)]
         self.deaths = 0
 
-    def run(self, tasks: list[Task], done: Callable[[int], None] = lambda count: None) -> list[Any]:
-        """Raises the FlywheelError of a task, and StoreError where workers keep dying."""
+    def run(
+        self, tasks: list[Task], done: Callable[[int], None] = lambda count: None, take: Callable[[int, Any], Any] = lambda number, result: result
+    ) -> list[Any]:
+        """`take` may make a result smaller as it comes in. Raises the FlywheelError of a task, and StoreError where workers keep dying."""
         results: dict[int, Any] = {}
         waiting = list(range(len(tasks)))[::-1]
         running: dict[Any, tuple[int, int]] = {}  # reference -> (task, worker)
@@ -78,7 +84,7 @@ class Pool:
             (reference,), _ = ray.wait(list(running), num_returns=1)
             number, worker = running.pop(reference)
             try:
-                results[number] = ray.get(reference)
+                results[number] = take(number, ray.get(reference))
                 done(len(results))
             except ray.exceptions.RayActorError as error:
                 self._replace(worker, error)

@@ -1,6 +1,6 @@
 """Bring your own evaluator: subclass `Evaluator`, and name it in the settings as "package.module:Class".
 
-An evaluator puts a policy in closed loop, one seed at a time: a simulator, or a queue of trials on a real robot.
+An evaluator puts a policy in closed loop, one scene at a time: a simulator, a queue of trials on a real robot, or a log of such trials.
 """
 
 import importlib
@@ -10,66 +10,104 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ray_jobs.seam.configs import EvaluateSettings
 from ray_jobs.seam.errors import UserError
+from ray_jobs.seam.model import Strict
 
 if TYPE_CHECKING:
     from ray_jobs.training.policy import Policy
 
+FILM_FRAMES = 8
+AS_RECORDED = "none"  # the level that changes nothing
+
+
+class Scene(Strict):
+    """One situation that every policy faces. `id` pairs the trials of two policies; `seed` draws the scene, and is None where the world did.
+
+    task and condition say in which groups a policy must not have become worse ("" for no group).
+    """
+
+    id: str
+    seed: int | None = None
+    task: str = ""
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one trial looked like. frames: uint8 [n, h, w, 3] RGB; states: f32 [n, d] and actions: f32 [n, a] of the same moments, or None.
+
+    A failure that has states and actions is kept as an episode.
+    """
+
+    frames: np.ndarray
+    states: np.ndarray | None = None
+    actions: np.ndarray | None = None
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    camera: str = "front"
+    fps: float = 0.0
+
 
 @dataclass(frozen=True)
 class Trial:
-    """How one seed went. frames: uint8 [n, h, w, 3] RGB, or None where they were not asked for."""
+    """How one scene went. seconds: of the robot's own time, until success or the end. recording: None where none was asked for."""
 
-    seed: int
+    scene: str
     success: bool
-    steps: int
-    frames: np.ndarray | None = None
+    seconds: float
+    recording: Recording | None = None
+
+
+def film(recording: Recording) -> Recording:
+    """A few frames, evenly spaced, of a recording."""
+    chosen = np.linspace(0, len(recording.frames) - 1, FILM_FRAMES).round().astype(int)
+    return Recording(recording.frames[chosen])
 
 
 class Evaluator(ABC):
-    """One instance lives in each rollout actor. `name` and `version` say when an earlier result may be used again."""
+    """One instance lives in the driver, which asks for the scenes, and one in each rollout actor, which carries them out.
+
+    `name`, `version` and `content` say when an earlier result may be used again.
+    """
 
     name: ClassVar[str]
     version: ClassVar[str]
+    content: str = ""  # digest of whatever else the results depend on: logs that grow
+
+    def __init__(self, settings: EvaluateSettings):
+        self.settings = settings
+
+    def scenes(self) -> tuple[Scene, ...]:
+        """Which scenes every policy faces: by default the same seeds on each of settings.levels. Raises UserError."""
+        first, count = self.settings.first_seed, self.settings.rollouts
+        return tuple(scene_of(seed, level) for level in self.settings.levels for seed in range(first, first + count))
 
     @abstractmethod
-    def trial(self, policy: "Policy", seed: int, record: bool) -> Trial:
-        """Let the policy act on the scene that the seed draws: the same seed, the same scene, in every process.
+    def trial(self, policy: "Policy", scene: Scene, record: bool) -> Trial | None:
+        """Let the policy act in the scene: the same seed and condition, the same scene, in every process.
 
-        The policy has been reset. Raises UserError where this evaluator cannot drive the policy (another state or action).
+        The policy has been reset. None where it has not faced the scene (a log without that trial).
+        Raises UserError where this evaluator cannot drive the policy (another state or action).
         """
 
 
-class SimulatedArm(Evaluator):
-    """The fleet's own arm: a red block, a green target, at most six simulated seconds."""
-
-    name = "simulated_arm"
-    version = "1"
-
-    def __init__(self) -> None:
-        from fleet.arm import Arm
-
-        self._arm = Arm()
-
-    def trial(self, policy: "Policy", seed: int, record: bool) -> Trial:
-        from fleet.arm import ACTION_NAMES, STATE_NAMES
-        from fleet.rollout import rollout
-
-        if (policy.config.state_width, policy.config.action_width) != (len(STATE_NAMES), len(ACTION_NAMES)):
-            widths = f"{policy.config.state_width} states and {policy.config.action_width} actions"
-            raise UserError(f"the simulated arm cannot run a policy of {widths}: set evaluation.evaluator to your own, or to null for offline error only")
-        result = rollout(policy.act, seed, record, self._arm)
-        return Trial(seed, result.success, result.steps, result.frames)
+def scene_of(seed: int, level: str = AS_RECORDED) -> Scene:
+    """A simulator's scene; the level is its condition."""
+    return Scene(id=str(seed) if level == AS_RECORDED else f"{level}/{seed}", seed=seed, condition=level)
 
 
-EVALUATORS: dict[str, type[Evaluator]] = {SimulatedArm.name: SimulatedArm}
+EVALUATORS = {"simulated_arm": "ray_jobs.evaluation.simulated:SimulatedArm", "logged_trials": "ray_jobs.evaluation.logged:LoggedTrials"}
+
+
+def build_evaluator(settings: EvaluateSettings) -> Evaluator | None:
+    """The one that the settings name, or None where they name none. Raises UserError."""
+    return find_evaluator(settings.evaluator)(settings) if settings.evaluator else None
 
 
 def find_evaluator(name: str) -> type[Evaluator]:
     """The class of a name in the settings: a built-in one, or "package.module:Class". Raises UserError."""
-    if name in EVALUATORS:
-        return EVALUATORS[name]
-    module, _, attribute = name.partition(":")
+    module, _, attribute = EVALUATORS.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute) if attribute else None
     except (ImportError, AttributeError) as error:

@@ -1,71 +1,117 @@
-"""Step "evaluation": candidate and champion on the same seeds, and their action error on held-out episodes."""
+"""Step "evaluation": candidate and champion on the same scenes, and their action error on held-out episodes."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from ray_jobs.contact_sheet import contact_sheet
 from ray_jobs.driver import Execution, connect
-from ray_jobs.evaluation import scores
-from ray_jobs.evaluation.evaluator import Trial, find_evaluator
-from ray_jobs.evaluation.offline import fits, summary
-from ray_jobs.seam.configs import EvaluateConfig, EvaluateSettings
+from ray_jobs.evaluation import present, scores
+from ray_jobs.evaluation.evaluator import Scene, Trial, build_evaluator
+from ray_jobs.evaluation.failures import Keeper, write_failures
+from ray_jobs.evaluation.offline import Errors, fits, summary
+from ray_jobs.packing.view import PackedEpisode
+from ray_jobs.seam.configs import EvaluateConfig
 from ray_jobs.seam.errors import DataError
-from ray_jobs.seam.model import digest
+from ray_jobs.seam.model import canonical, digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
 from ray_jobs.training.ingest import select
 from ray_jobs.training.spec import PolicyConfig
 
-FILM_ROWS = 6
 TASKS_PER_ACTOR = 8  # an actor takes longer to start than to do so many
 
 
+@dataclass
+class Asked:
+    """What has to be done: rollouts as (model, scene), and for each held-out episode the models that can be asked about it."""
+
+    models: list[str]
+    scenes: Sequence[Scene]
+    rollouts: list[tuple[str, Scene]]
+    episodes: list[tuple[list[str], PackedEpisode]]
+
+
+@dataclass
+class Done:
+    """What came of it. trials: of the candidate, with what was recorded."""
+
+    known: dict[str, scores.Rollouts]
+    errors: dict[str, list[Errors]]
+    trials: list[Trial] = field(default_factory=list)
+    deaths: int = 0
+
+
 def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
-    """One result, for the last of the days. Raises NotFound or DataError for a model or dataset that is not whole."""
+    """One result, for the last of the days. Raises NotFound or DataError for a model or dataset that is not whole, UserError for the evaluator's."""
     started = time.monotonic()
     day, settings, store = config.days[-1], config.settings, Store(config.store)
     models = [config.candidate, *([config.champion] if config.champion else [])]
     shapes = {model: _shape(store, model) for model in models}
-    evaluator = f"{settings.evaluator}@{find_evaluator(settings.evaluator).version}" if settings.evaluator else None
-    seeds = rollout_seeds(settings) if evaluator else []
-    known = {model: earlier for model in models if evaluator and (earlier := scores.kept(store, model, evaluator, seeds))}
+    evaluator = build_evaluator(settings)
+    manifest = scores.Manifest.of(evaluator, str(settings.evaluator)) if evaluator else None
+    known = {model: earlier for model in models if manifest and (earlier := scores.kept(store, model, manifest))}
     held_out = select(Store(config.data), config.view, config.holdout).held_out
-    trials = [(model, seed) for model in models if model not in known for seed in seeds]
-    asked = [(model, episode) for model in models for episode in held_out if fits(shapes[model], episode)]
+    scenes = manifest.scenes if manifest else ()
+    asked = Asked(
+        models,
+        scenes,
+        [(model, scene) for model in models if model not in known for scene in scenes],
+        [(able, episode) for episode in held_out if (able := [model for model in models if fits(shapes[model], episode)])],
+    )
     connect()
-    from ray_jobs.evaluation.actors import Pool
-
-    film: list[Trial] = []
-    size = min(settings.actors, -(-(len(trials) + len(asked)) // TASKS_PER_ACTOR))
-    with Pool(size, config.store, config.data, settings.evaluator) as pool:
-        tasks = [("trial", (model, seed, model == config.candidate)) for model, seed in trials]
-        total = len(tasks)
-        done = pool.run(tasks, lambda count: execution.progress(day, "rollouts", count, total, "rollouts") if count % 10 == 0 else None)
-        errors = pool.run([("errors", pair) for pair in asked])
-    for model in {model for model, _ in trials}:
-        mine = [trial for (owner, _), trial in zip(trials, done, strict=True) if owner == model]
-        made = {str(trial.seed): scores.TrialScore(success=trial.success, steps=trial.steps) for trial in mine}
-        known[model] = scores.Rollouts(model=model, evaluator=evaluator or "", trials=made)
-        scores.keep(store, known[model], seeds)
-        film += [trial for trial in mine if trial.frames is not None]
+    done = _carry_out(config, execution, asked, known, manifest)
     names = held_out[0].action_names if held_out else ()
-    offline = {model: summary(model, names, [error for (owner, _), error in zip(asked, errors, strict=True) if owner == model]) for model in models}
+    offline = {model: summary(model, names, done.errors[model]) for model in models}
     found: dict[str, Any] = {
-        "candidate": _of(config.candidate, known),
-        "champion": _of(config.champion, known) if config.champion else None,
-        "offline": {"candidate": offline[config.candidate], "champion": offline.get(config.champion or "")} if offline[config.candidate] else None,
+        "candidate": _told(config.candidate, known),
+        "champion": _told(config.champion, known) if config.champion else None,
+        "manifest": manifest.key if manifest else None,
+        "groups": manifest.groups() if manifest else {},
+        "failures": known[config.candidate].failures if config.candidate in known else None,
+        "offline": _published(store, [config.candidate, config.champion], offline),
     }
-    counts = {"rollouts": len(trials), "reused": len(seeds) * len(models) - len(trials), "replaced_actors": pool.deaths, "held_out": len(held_out)}
-    shown = {"scores": Shown(type="md", value=table(found)), **pictures(film)}
-    shown["seconds"] = Shown(type="float", value=round(time.monotonic() - started, 2))
+    found["failures"] = found["failures"].model_dump() if found["failures"] else None
+    counts = {"rollouts": len(asked.rollouts), "reused": len(scenes) * len(models) - len(asked.rollouts), "replaced_actors": done.deaths}
+    counts["held_out"] = len(held_out)
+    shown = {**present.shown(found), **present.pictures(done.trials), "seconds": Shown(type="float", value=round(time.monotonic() - started, 2))}
     return {day: DayResult(counts=counts, output={"scores": found}, output_digest=digest(found), shown=shown)}
 
 
-def rollout_seeds(settings: EvaluateSettings) -> list[int]:
-    return list(range(settings.first_seed, settings.first_seed + settings.rollouts))
+def _carry_out(config: EvaluateConfig, execution: Execution, asked: Asked, known: dict[str, scores.Rollouts], manifest: scores.Manifest | None) -> Done:
+    """Roll out and ask; `known` gets what was rolled out, and the store keeps it."""
+    from ray_jobs.evaluation.actors import Pool
+
+    store, done, keeper = Store(config.store), Done(known, {model: [] for model in asked.models}), Keeper(config.settings.failures)
+    total = len(asked.rollouts)
+    size = min(config.settings.actors, -(-(total + len(asked.episodes)) // TASKS_PER_ACTOR))
+    with Pool(size, config.store, config.data, config.settings) as pool:
+        tasks = [("trial", (model, scene, model == config.candidate)) for model, scene in asked.rollouts]
+        trials = pool.run(tasks, partial(_say, execution, config.days[-1], total), keeper.take)
+        for (able, _), told in zip(asked.episodes, pool.run([("errors", pair) for pair in asked.episodes]), strict=True):
+            for model, errors in zip(able, told, strict=True):
+                done.errors[model] += [errors] if errors is not None else []
+        done.deaths = pool.deaths
+    for model in dict.fromkeys(model for model, _ in asked.rollouts):
+        assert manifest is not None
+        mine = [(scene, trial) for (owner, scene), trial in zip(asked.rollouts, trials, strict=True) if owner == model and trial is not None]
+        failures = None
+        if model == config.candidate:
+            done.trials = [trial for _, trial in mine]
+            failures = write_failures(store, model, manifest.hash, [(asked.rollouts[number][1], trial) for number, trial in sorted(keeper.kept.items())])
+        made = {scene.id: scores.TrialScore(success=trial.success, seconds=trial.seconds) for scene, trial in mine}
+        known[model] = scores.Rollouts(model=model, manifest=manifest.key, trials=made, failures=failures)
+        scores.publish(store, manifest)
+        scores.keep(store, known[model], manifest)
+    return done
+
+
+def _say(execution: Execution, day: str, total: int, count: int) -> None:
+    if count % 10 == 0:
+        execution.progress(day, "rollouts", count, total, "rollouts")
 
 
 def _shape(store: Store, model: str) -> tuple[int, int, str | None]:
@@ -76,29 +122,17 @@ def _shape(store: Store, model: str) -> tuple[int, int, str | None]:
     return config.state_width, config.action_width, config.camera
 
 
-def _of(model: str, known: dict[str, scores.Rollouts]) -> dict[str, Any]:
-    return known[model].summary() if model in known else scores.nothing_rolled_out(model)
+def _told(model: str, known: dict[str, scores.Rollouts]) -> dict[str, Any]:
+    return scores.summary(model, known[model].trials if model in known else {})
 
 
-def table(found: dict[str, Any]) -> str:
-    """Markdown: success with its interval, and offline error, of candidate and champion."""
-    lines = ["| | model | success | 95 % interval | offline error |", "|---|---|---|---|---|"]
-    for who in ("candidate", "champion"):
-        told = found[who]
-        if told is None:
-            lines.append(f"| {who} | none yet | | | |")
-            continue
-        rate = f"{told['successes']} of {told['rollouts']}" if told["rollouts"] else "not rolled out"
-        interval = f"{told['low']:.0%} to {told['high']:.0%}" if told["rollouts"] else ""
-        offline = (found["offline"] or {}).get(who)
-        error = f"{offline['error']:.3f} ({offline['frames']} moments)" if offline else ""
-        lines.append(f"| {who} | {told['model'].rsplit('/', 1)[-1][:12]} | {rate} | {interval} | {error} |")
-    return "\n".join(lines)
-
-
-def pictures(trials: list[Trial]) -> dict[str, Shown]:
-    """A film strip: failures first, up to half of it, then successes."""
-    lost = [trial for trial in trials if not trial.success][: FILM_ROWS // 2]
-    chosen = lost + [trial for trial in trials if trial.success][: FILM_ROWS - len(lost)]
-    clips = [(f"seed {trial.seed}: {'success' if trial.success else 'failure'}", np.asarray(trial.frames)) for trial in chosen]
-    return {"rollouts": Shown(type="md", value=contact_sheet(clips, 1))} if clips else {}
+def _published(store: Store, models: list[str | None], offline: dict[str, dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What the scores say of the offline error; episode by episode it stands in a document of its own, which a pointer would be too small for."""
+    told = [offline.get(model or "") for model in models]
+    if told[0] is None:
+        return None
+    data = canonical(told).encode()
+    key = f"evaluations/{str(models[0]).rsplit('/', 1)[-1]}/offline-{digest(told)[:16]}.json"
+    store.put(key, data)
+    short = [each and {name: value for name, value in each.items() if name != "by_episode"} for each in told]
+    return {"candidate": short[0], "champion": short[1], "episodes": key}

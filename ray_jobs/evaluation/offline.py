@@ -1,9 +1,10 @@
 """Offline action error: what a policy says at recorded moments of episodes it never saw, against what was done there.
 
-Horizon 1: the first action of each prediction alone, without temporal ensembling and without consequences.
+By joint and by horizon: horizon h is the h-th action of one prediction, alone: no temporal ensembling, no consequences.
+Moments of one episode are alike, so an episode is the unit that counts, and every episode counts the same; never the frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +17,47 @@ from ray_jobs.training.ingest import read_samples
 
 if TYPE_CHECKING:
     from ray_jobs.training.policy import Policy
+    from ray_jobs.training.samples import Samples
+
+DAYS_FOR_INTERVAL = 5  # from so many on, days are the unit of the interval: episodes of one day are alike, too
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Sums over one episode's moments, each [a]: of the absolute and the squared error, of the action and of its square."""
+    """Of one episode. count: moments [h]; absolute, squared: mean errors [h, a]; action, square: mean of what was done and of its square [a]."""
 
-    count: int
+    episode_id: str
+    day: str
+    count: np.ndarray
     absolute: np.ndarray
     squared: np.ndarray
     action: np.ndarray
     square: np.ndarray
 
 
-def errors_of(store: Store, policy: "Policy", episode: PackedEpisode) -> Errors:
-    """Raises DataError where the episode cannot be read."""
-    camera = policy.config.camera
-    samples = read_samples(store, episode, find_extractor(policy.config.policy), camera)
-    width = policy.config.action_width
+def errors_of(store: Store, policies: Sequence["Policy"], episode: PackedEpisode) -> list[Errors | None]:
+    """One per policy, None without any moment; an episode is decoded once for policies that see the same. Raises DataError where it cannot be read."""
+    seen: dict[tuple[str, str | None], Samples] = {}
+    found: list[Errors | None] = []
+    for policy in policies:
+        view = (policy.config.policy, policy.config.camera)
+        if view not in seen:
+            seen[view] = read_samples(store, episode, find_extractor(policy.config.policy), policy.config.camera)
+        found.append(_errors(policy, seen[view], episode))
+    return found
+
+
+def _errors(policy: "Policy", samples: "Samples", episode: PackedEpisode) -> Errors | None:
     if not len(samples):
-        return Errors(0, *np.zeros((4, width)))
-    done = samples.actions[:, 0].astype(np.float64)
-    wrong = policy.predict(samples.features)[:, 0] - done
-    return Errors(len(done), np.abs(wrong).sum(axis=0), (wrong**2).sum(axis=0), done.sum(axis=0), (done**2).sum(axis=0))
+        return None
+    done = samples.actions.astype(np.float64)
+    wrong = (policy.predict(samples.features) - done) * samples.valid[..., None]
+    count = samples.valid.sum(axis=0).astype(np.int64)  # an episode shorter than the chunk has horizons without any moment
+    moments = np.maximum(count, 1)[:, None]
+    now = done[:, 0]
+    return Errors(
+        episode.episode_id, episode.day, count, np.abs(wrong).sum(axis=0) / moments, (wrong**2).sum(axis=0) / moments, now.mean(axis=0), (now**2).mean(axis=0)
+    )
 
 
 def fits(policy_shape: tuple[int, int, str | None], episode: PackedEpisode) -> bool:
@@ -47,25 +66,54 @@ def fits(policy_shape: tuple[int, int, str | None], episode: PackedEpisode) -> b
     return (len(episode.state_names), len(episode.action_names)) == (states, actions) and (camera is None or camera in episode.cameras)
 
 
-def summary(model: str, names: tuple[str, ...], parts: Iterable[Errors]) -> dict[str, Any] | None:
-    """`error`: root mean squared error over the standard deviation of what was done, mean over dimensions: 1 is what the mean action gets.
+def summary(model: str, names: tuple[str, ...], told: Sequence[Errors]) -> dict[str, Any] | None:
+    """None without any episode. The `error` of an episode is its root mean squared error over the spread of what was done, mean over dimensions.
 
-    Dimensions in which nothing was done are left out of it. `per_dimension`: mean absolute error in the action's own unit.
-    None without any moment.
+    The spread is the standard deviation over all episodes here, so that 1 is what always predicting the mean action gets; dimensions in which
+    nothing was done are left out. `error` is the mean over episodes at horizon 1, low and high its 95 % interval (Student's t) over `interval_over`.
+    joints: mean absolute error in the action's own unit, per dimension one value per horizon.
     """
-    told = [part for part in parts if part.count]
     if not told:
         return None
-    count = sum(part.count for part in told)
-    absolute, squared, action, square = (np.sum([getattr(part, name) for part in told], axis=0) / count for name in ("absolute", "squared", "action", "square"))
+    action, square = (np.mean([getattr(part, name) for part in told], axis=0) for name in ("action", "square"))
     deviation = np.sqrt(np.maximum(square - action**2, 0))
     moves = deviation > 1e-6 * np.maximum(1, np.abs(action))
-    error = float(np.mean(np.sqrt(squared[moves]) / deviation[moves])) if moves.any() else float(np.sqrt(squared.mean()))
+    unit, chosen = (deviation[moves], moves) if moves.any() else (np.ones(1), np.ones(len(moves), bool))
+    counted = np.stack([part.count for part in told]) > 0
+    each = np.stack([(np.sqrt(part.squared[:, chosen]) / unit).mean(axis=1) for part in told])
+    absolute = _mean(np.stack([part.absolute for part in told]), counted[..., None])
+    by_horizon = _mean(each, counted)
+    first = each[:, 0]
+    days = {day: first[[part.day == day for part in told]] for day in sorted({part.day for part in told})}
+    over = "days" if len(days) >= DAYS_FOR_INTERVAL else "episodes"
+    low, high = _interval(np.array([errors.mean() for errors in days.values()]) if over == "days" else first)
+    order = np.argsort(-first, kind="stable")
     return {
         "model": model,
         "episodes": len(told),
-        "frames": count,
-        "horizon": 1,
-        "error": round(error, 6),
-        "per_dimension": {name: round(float(value), 6) for name, value in zip(names, absolute, strict=True)},
+        "frames": int(sum(part.count[0] for part in told)),
+        "error": round(float(first.mean()), 6),
+        "low": low,
+        "high": high,
+        "interval_over": over,
+        "by_horizon": [round(float(value), 6) for value in by_horizon],
+        "by_day": {day: {"episodes": len(errors), "error": round(float(errors.mean()), 6)} for day, errors in days.items()},
+        "joints": {name: [round(float(value), 6) for value in column] for name, column in zip(names, absolute.T, strict=True)},
+        "by_episode": {told[place].episode_id: round(float(first[place]), 6) for place in order},
     }
+
+
+def _mean(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Over episodes (the first axis), of those that have the horizon."""
+    mean: np.ndarray = (values * counted).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
+    return mean
+
+
+def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
+    """Student's t, two-sided 95 %; nothing from one value."""
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return None, None
+    half = float(stdtrit(len(values) - 1, 0.975)) * float(values.std(ddof=1)) / float(np.sqrt(len(values)))
+    return round(float(values.mean()) - half, 6), round(float(values.mean()) + half, 6)

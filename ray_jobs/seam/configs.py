@@ -168,9 +168,12 @@ class TrainConfig(JobConfig):
 
 class EvaluateSettings(Strict):
     evaluator: str | None = "simulated_arm"  # None: offline action error only
-    rollouts: int = 50
+    rollouts: int = 50  # seeds that every policy faces, on each level
+    levels: tuple[str, ...] = ("none",)  # of domain randomisation, as the simulator names them: each is a condition
     first_seed: int = 1_000_000  # never used for training or recording
     actors: int = 2
+    trials: StoreConfig | None = None  # the folder of logged trials, for the evaluator `logged_trials`
+    failures: int = Field(default=4, ge=0)  # failed rollouts of the candidate that are kept as episodes
 
 
 class EvaluateConfig(JobConfig):

@@ -55,7 +55,7 @@ def test_each_arm_is_trained_with_each_seed_on_its_own_episodes(store: Store, tm
     assert [arm["episodes"] for arm in arms.values()] == [len(everything), len(kept), len(kept)]
     for arm in arms.values():
         assert (arm["steps"], arm["rollouts"], list(arm["training_seeds"])) == (40, 4, ["7", "8"])
-        assert all(list(seed["by_seed"]) == ["1000000", "1000001"] for seed in arm["training_seeds"].values()), "all face the same scenes"
+        assert all(list(seed["by_scene"]) == ["1000000", "1000001"] for seed in arm["training_seeds"].values()), "all face the same scenes"
 
     # each policy is the one that its own episodes and seed give, by its weights
     read = {episode: found for episode, found in extract(store.config, everything, "keypoints").items() if not isinstance(found, str)}
