@@ -74,7 +74,7 @@ def needed(pointer: Pointer | None, otherwise: str) -> Pointer:
     return pointer
 
 
-def run_info(context: dg.AssetExecutionContext) -> RunInfo:
+def run_info(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> RunInfo:
     record = context.instance.get_run_record_by_id(context.run.run_id)
     created = record.create_timestamp if record else datetime.now(UTC)
     created = created if created.tzinfo else created.replace(tzinfo=UTC)
@@ -188,7 +188,7 @@ def light(
     context: dg.AssetExecutionContext, flywheel: Flywheel, asset: str, partition: str, inputs: dict[str, str], result: DayResult, settings: Any = None
 ) -> Iterator[dg.MaterializeResult]:
     """Publish what a small step made of one partition by itself."""
-    pointer, published = _publish(context, flywheel, asset, partition, inputs, result, settings)
+    pointer, published = publish_light(context, flywheel, asset, partition, inputs, result, settings)
     if published:
         yield dg.MaterializeResult(metadata=metadata(pointer))
 
@@ -199,17 +199,13 @@ def light_days(
     asset: str,
     settings: Any,
     make: Callable[[str], tuple[dict[str, str], DayResult]],
-    also_as: str | None = None,
-    also_if: Callable[[DayResult], bool] = lambda result: True,
 ) -> Iterator[dg.MaterializeResult]:
-    """Make and publish each day of the step in order; `also_as` publishes the result under a second name, too."""
+    """Make and publish each day of the step in order."""
     days: dict[str, DayOutcome] = {}
     for day in context.partition_keys:
         try:
             inputs, result = make(day)
-            pointer, published = _publish(context, flywheel, asset, day, inputs, result, settings)
-            if published and also_as and also_if(result):
-                _publish(context, flywheel, asset, also_as, inputs, result, settings)
+            pointer, published = publish_light(context, flywheel, asset, day, inputs, result, settings)
         except FlywheelError as error:
             days[day] = DayOutcome("failed", reason=str(error))
             continue
@@ -222,9 +218,16 @@ def light_digest(asset: str, inputs: dict[str, str], settings: Any) -> str:
     return digest(asset, inputs, _plain(settings))
 
 
-def _publish(
-    context: dg.AssetExecutionContext, flywheel: Flywheel, asset: str, day: str, inputs: dict[str, str], result: DayResult, settings: Any
+def publish_light(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    flywheel: Flywheel,
+    asset: str,
+    day: str,
+    inputs: dict[str, str],
+    result: DayResult,
+    settings: Any = None,
 ) -> tuple[Pointer, bool]:
+    """Publish under the run's own generation. -> (ours, True), or (the newer run's, False) where that was published before."""
     run = run_info(context)
     pointer = Pointer(
         asset=asset,

@@ -4,25 +4,29 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from orchestration.evaluation import history, plots, prerequisites
 from orchestration.evaluation.gate import gate
+from orchestration.evaluation.record import read_points
 from orchestration.partitions import DAILY, window
 from orchestration.placement.asset import placement
 from orchestration.placement.decision import Decision
-from orchestration.placement.following import placed
-from orchestration.steps import Flywheel, Planned, heavy, light_days, needed
+from orchestration.placement.following import arrived, placed
+from orchestration.settings import Settings
+from orchestration.steps import Flywheel, Planned, heavy, light_days, needed, publish_light, run_info
 from orchestration.training.assets import policy, view_of
 from ray_jobs.seam.configs import EffectConfig, EvaluateConfig
+from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown, read_pointer
 from ray_jobs.seam.store import Store
 
 GROUP = "learning"
-CURRENT = "current"  # the champion's own history: partitions/champion/current/<generation>.json
+NONE = "none"  # as an input: there was no champion yet, or no folder of trials is named
 
 
-def current_champion(store: Store) -> str | None:
-    """The champion's model prefix, or None before the first."""
-    pointer = read_pointer(store, "champion", CURRENT)
-    return pointer.output["model"] if pointer else None
+def logged_trials(settings: Settings) -> str:
+    """Digest of what lies in the folder of logged trials: an evaluation is made again when it has changed."""
+    folder = settings.evaluation.trials
+    return digest(sorted((entry.key, entry.size, entry.etag) for entry in Store(folder).list())) if folder else NONE
 
 
 @dg.asset(
@@ -33,7 +37,7 @@ def current_champion(store: Store) -> str | None:
     kinds={"ray"},
     owners=["team:robot-learning"],
     output_required=False,
-    description="Success of the new policy and of the champion on the same seeds, action error on held-out episodes, and the gate's verdict with reasons.",
+    description="Success of the new policy and of the champion on the same scenes, action error on held-out episodes, and the gate's verdict with reasons.",
 )
 def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
     settings, store = flywheel.settings, flywheel.store
@@ -45,16 +49,20 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
         result = DayResult(reason=reason, output={"reasons": [reason]}, shown={"reason": Shown(type="text", value=reason)})
         yield from light_days(context, flywheel, "evaluation", settings.evaluation, lambda _: ({"policy": trained.output_digest}, result))
         return
-    champion = current_champion(store)
+    champion = history.current_champion(store)
+    found, logged = prerequisites.read(store, day), logged_trials(settings)
+    unmet: tuple[str, ...] = ()
 
     def with_verdict(_: str, result: DayResult) -> DayResult:
-        verdict = gate(result.output["scores"], settings.gate)
+        verdict = gate(result.output["scores"], settings.gate, unmet)
         text = ("**promoted**: " if verdict.promote else "**refused**: ") + "; ".join(verdict.reasons)
         output = {**result.output, "model": candidate, "promote": verdict.promote, "reasons": list(verdict.reasons)}
         return result.model_copy(update={"output": output, "shown": {"verdict": Shown(type="md", value=text), **result.shown}})
 
     def planned(decision: Decision | None) -> Planned:
+        nonlocal unmet
         view, read = view_of(store, day, decision)
+        unmet = prerequisites.unmet(day, found, trained.inputs, read)
         data = decision.store if decision else settings.compute_config()
 
         def config(days: tuple[str, ...]) -> EvaluateConfig:
@@ -73,12 +81,12 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
             asset="evaluation",
             module="ray_jobs.evaluation",
             settings=[settings.evaluation, settings.gate],
-            day_inputs={day: {"policy": trained.output_digest, "champion": champion or "none", **read}},
+            day_inputs={day: {"policy": trained.output_digest, "champion": champion or NONE, "trials": logged, "unmet": "; ".join(unmet), **read}},
             config_for=config,
             finish=with_verdict,
         )
 
-    yield from placed(context, flywheel, day, planned)
+    yield from placed(context, flywheel, day, arrived(context, flywheel, day), planned)
 
 
 @dg.asset(
@@ -92,23 +100,32 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
     description="The policy that robots run. It moves only when evaluation's published verdict says so; every move and refusal keeps its reasons.",
 )
 def champion(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
-    store = flywheel.store
+    store, run = flywheel.store, run_info(context)
 
     def obey(day: str) -> tuple[dict[str, str], DayResult]:
         judged = needed(read_pointer(store, "evaluation", day), f"{day} is not evaluated yet: materialize `evaluation` first")
-        before = current_champion(store)
-        promoted = bool(judged.output.get("promote"))
-        reasons = judged.output.get("reasons", ["nothing was evaluated"])
-        after = judged.output["model"] if promoted else before
+        inputs = {"evaluation": judged.output_digest}
+        chain = history.counted(history.read_moves(store))
+        before, against = history.champion(chain), judged.inputs.get("champion", NONE)
+        obeyed = history.obey(day, judged.output, None if against == NONE else against, chain, run.generation, run.run_id)
+        if obeyed.move:
+            moved = DayResult(output=history.output_of(obeyed.move), output_digest=obeyed.move.model)
+            publish_light(context, flywheel, "champion", history.CURRENT, inputs, moved)
+        moves = history.read_moves(store)
+        obeyed, chain = history.after_publishing(obeyed, moves), history.counted(moves)
+        after = history.champion(chain)
+        points = read_points(store)
         shown = {
             "champion": Shown(type="text", value=after or "none yet"),
-            "moved": Shown(type="text", value="yes" if after != before else "no"),
-            "reasons": Shown(type="md", value="\n".join(f"- {reason}" for reason in reasons)),
+            "moved": Shown(type="text", value="yes" if obeyed.move else "no"),
+            "reasons": Shown(type="md", value="\n".join(f"- {reason}" for reason in obeyed.reasons)),
+            "history": Shown(type="md", value=plots.history_picture(points, chain)),
+            "calibration": Shown(type="md", value=plots.calibration_picture(points)),
         }
-        output = {"model": after, "before": before, "promoted": promoted, "reasons": reasons}
-        return {"evaluation": judged.output_digest}, DayResult(output=output, output_digest=after or "none", shown=shown)
+        output = {"model": after, "before": before, "promoted": obeyed.promoted, "reasons": list(obeyed.reasons)}
+        return inputs, DayResult(output=output, output_digest=after or "none", shown=shown)
 
-    yield from light_days(context, flywheel, "champion", None, obey, also_as=CURRENT, also_if=lambda result: result.output["promoted"])
+    yield from light_days(context, flywheel, "champion", None, obey)
 
 
 @dg.asset(

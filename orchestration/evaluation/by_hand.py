@@ -1,0 +1,88 @@
+"""A person moves the champion: the jobs `promote` and `rollback`. A reason is required, and stands in the history for ever."""
+
+import dagster as dg
+from pydantic import Field
+
+from orchestration.evaluation import history, plots
+from orchestration.evaluation.record import read_points
+from orchestration.steps import Flywheel, publish_light, run_info
+from ray_jobs.seam.errors import UserError
+from ray_jobs.seam.results import DayResult
+from ray_jobs.seam.store import Store
+
+SHORTEST = 8  # characters of a model's hash
+
+
+class Promotion(dg.Config):
+    model: str = Field(description="The model's hash, or its first characters")
+    reason: str = Field(description="Why; it stands in the champion's history")
+
+
+class Rollback(dg.Config):
+    reason: str = Field(description="Why; the gate will not promote the model again that is left, a person may")
+    to: str | None = Field(default=None, description="The model's hash, or its first characters; else the champion before")
+
+
+def find_model(store: Store, name: str) -> str:
+    """The prefix of the one whole model of that name. Raises UserError where there is none, or several."""
+    wanted = name.strip().removeprefix("models/").rstrip("/")
+    if len(wanted) < SHORTEST:
+        raise UserError(f"{name!r} is too short for a model: give at least {SHORTEST} characters of its hash")
+    if store.exists(f"models/{wanted}/lineage.json"):
+        return f"models/{wanted}"
+    found = sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")})
+    found = [prefix for prefix in found if prefix.startswith(f"models/{wanted}")]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} models begin with {wanted!r}" + (f": {', '.join(found)}" if found else ": look at the policies in the UI for its hash"))
+    return found[0]
+
+
+def _move(context: dg.OpExecutionContext, flywheel: Flywheel, how: history.How, model: str, reason: str) -> None:
+    store, run = flywheel.store, run_info(context)
+    before = history.current_champion(store)
+    if model == before:
+        raise UserError(f"{model} is the champion already")
+    move = history.Move(run.generation, model, before, how, (f"{how} by hand: {' '.join(reason.split())}",), run_id=run.run_id)
+    newer, published = publish_light(context, flywheel, "champion", history.CURRENT, {}, DayResult(output=history.output_of(move), output_digest=model))
+    if not published:
+        raise UserError(f"a newer run moved the champion to {newer.output['model']} meanwhile: look at it, then launch this job again")
+    picture = plots.history_picture(read_points(store), history.counted(history.read_moves(store)))
+    shown: dict[str, dg.MetadataValue | str] = {"champion": model, "before": before or "none", "reason": reason, "history": dg.MetadataValue.md(picture)}
+    context.log_event(dg.AssetObservation("champion", metadata=shown))
+    context.log.info(f"the champion is {model} now, and was {before or 'none'}")
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise UserError("a move by hand needs a reason: whoever reads the history wants to know why")
+    return text
+
+
+@dg.op(description="Make a model the champion, whatever the gate says.")
+def promote_model(context: dg.OpExecutionContext, flywheel: Flywheel, config: Promotion) -> None:
+    try:
+        _move(context, flywheel, "promote", find_model(flywheel.store, config.model), _reason(config.reason))
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@dg.op(description="Go back to an earlier champion.")
+def roll_back(context: dg.OpExecutionContext, flywheel: Flywheel, config: Rollback) -> None:
+    store = flywheel.store
+    try:
+        earlier = find_model(store, config.to) if config.to else history.before_last(history.counted(history.read_moves(store)))
+        if earlier is None:
+            raise UserError("there is no earlier champion to go back to: name a model by `to`")
+        _move(context, flywheel, "rollback", earlier, _reason(config.reason))
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
+@dg.job(description="A person makes a model the champion. Needs a reason.")
+def promote() -> None:
+    promote_model()
+
+
+@dg.job(description="A person goes back to the champion before, or to a named one. Needs a reason.")
+def rollback() -> None:
+    roll_back()
