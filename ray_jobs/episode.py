@@ -4,7 +4,7 @@ episodes/<id[:2]>/<id>/
     episode.json     EpisodeMeta
     streams.parquet  stream, t_ns, log_ns, values: one row per sample, in recorded order, at recorded times
     <camera>.mp4     the recorded packets where they can be kept, one video frame per row of stream "camera:<camera>"
-    <camera>.depth.mov  depth in millimetres, 16-bit grey without loss, one frame per row of stream "depth:<camera>"
+    <camera>.depth.mkv  depth in millimetres, 16-bit grey without loss, one frame per row of stream "depth:<camera>"
 """
 
 import io
@@ -85,7 +85,7 @@ def clip_key(episode_id: str, camera: str) -> str:
 
 
 def depth_key(episode_id: str, camera: str) -> str:
-    return f"{episode_prefix(episode_id)}/{camera}.depth.mov"
+    return f"{episode_prefix(episode_id)}/{camera}.depth.mkv"
 
 
 def write_episode(store: Store, episode: Episode, clips: dict[str, Path]) -> None:

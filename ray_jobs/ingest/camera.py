@@ -92,7 +92,7 @@ class Camera:
             return
         if deep:
             found = values.depth(self.kind, message, data, self.limits)
-            self._clip = self._clip or DepthClip(self._folder / f"{self.name}.mov")
+            self._clip = self._clip or DepthClip(self._folder / f"{self.name}.mkv")
             assert isinstance(self._clip, DepthClip)
             kept = self._clip.add_depth(found, t_ns, data)
         else:

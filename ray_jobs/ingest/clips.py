@@ -227,9 +227,9 @@ class ImageClip:
 
 
 class DepthClip(ImageClip):
-    """Depth pictures, [h, w] u16 in millimetres, kept without loss as 16-bit grey FFV1 (RFC 9043)."""
+    """Depth pictures, [h, w] u16 in millimetres, kept without loss as 16-bit grey FFV1 in Matroska (RFC 9043)."""
 
-    codec, encoder, options, pix_fmt, container, unit = "ffv1", "ffv1", FFV1, "gray16le", "mov", 1
+    codec, encoder, options, pix_fmt, container, unit = "ffv1", "ffv1", FFV1, "gray16le", "matroska", 1
 
     def add_depth(self, found: np.ndarray, t_ns: int, recorded: bytes) -> bool:
         return self.add(found, "gray16le", t_ns, recorded)

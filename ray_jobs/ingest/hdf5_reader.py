@@ -275,7 +275,7 @@ def _clip(demo: _Demo, camera: str, path: str, t_ns: np.ndarray, folder: Path, s
     if found is None or not len(found):
         return None
     deep = len(found.shape) in (3, 4) and (found.dtype.kind == "f" or found.dtype.itemsize == 2) and (len(found.shape) == 3 or found.shape[3] == 1)
-    clip = DepthClip(folder / f"{camera}.mov") if deep else ImageClip(folder / f"{camera}.mp4")
+    clip = DepthClip(folder / f"{camera}.mkv") if deep else ImageClip(folder / f"{camera}.mp4")
     for row in range(len(found)):
         at = int(t_ns[row]) if row < len(t_ns) else round(row * 1e9 / demo.hz)
         raw = np.asarray(found[row])

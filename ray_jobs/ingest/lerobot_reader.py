@@ -282,7 +282,7 @@ class _Dataset:
                 if feature not in table.column_names:
                     notes.append(f"declared camera without images: {camera}")
                     continue
-                encoder = DepthClip(target.with_suffix(".mov")) if deep else ImageClip(target)
+                encoder = DepthClip(target.with_suffix(".mkv")) if deep else ImageClip(target)
                 target = encoder.path
                 for at, cell in zip(t_ns.tolist(), table[feature].to_pylist(), strict=True):
                     image = picture(cell["bytes"], self.limits)

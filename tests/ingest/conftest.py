@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from ray_jobs.ingest.formats import READERS
 from ray_jobs.ingest.gather import gather
-from ray_jobs.ingest.reader import Refused
+from ray_jobs.ingest.reader import Refused, Upload
 from ray_jobs.ingest.sidecar import with_videos
 from ray_jobs.seam.configs import IngestSettings
 from ray_jobs.seam.store import Store, StoreConfig
@@ -24,12 +24,16 @@ def raw(tmp_path: Path) -> Store:
     return Store(StoreConfig.local(tmp_path / "raw"))
 
 
+def upload_of(raw: Store, path: str) -> Upload:
+    return gather(raw.list())[path]
+
+
 @pytest.fixture
 def take() -> Callable[..., list[Taken | Refused]]:
     """Read one upload of a store whole, in this process."""
 
     def read(raw: Store, path: str, settings: IngestSettings | None = None, decode: bool = True) -> list[Taken | Refused]:
-        upload = gather(raw.list())[path]
+        upload = upload_of(raw, path)
         head = raw.get(upload.first.key)[:64]
         reader = next(reader for reader in READERS if reader.recognises(upload, head))
         found: list[Taken | Refused] = []

@@ -12,8 +12,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mcap.records import Channel, Schema
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
+from ray_jobs.ingest.decoders import UNDECODABLE, Decoders
 from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.reader import Refused
 from ray_jobs.ingest.ros1_reader import Ros1Reader
@@ -205,10 +207,6 @@ def test_a_database_that_is_no_bag_or_hides_a_query_is_refused(raw: Store, tmp_p
 
 
 def test_foreign_definitions_do_not_fill_the_memory() -> None:
-    from mcap.records import Channel, Schema
-
-    from ray_jobs.ingest.decoders import UNDECODABLE, Decoders
-
     nested = "=" * 80 + "\nMSG: acme/Point\nfloat64 x\n"
     empty = "=" * 80 + "\nMSG: acme/Nothing\n"
     for text in (
