@@ -162,8 +162,8 @@ def apply(stage: Stage, *pieces: Piece) -> None:
             piece.partials[stage.name] = made[place]
 
 
-def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta) -> list[dict[str, Any]]:
-    """The LEDGER rows of one episode, one per wanted stage, from all its pieces in any order."""
+def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta | None) -> list[dict[str, Any]]:
+    """The LEDGER rows of one episode, one per wanted stage, from all its pieces in any order. `meta`: None where every stage has an error."""
     ordered = sorted(pieces, key=lambda piece: piece.index)
     rows = []
     for name in ordered[0].wanted:
@@ -171,7 +171,7 @@ def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta) -> list[dict[str,
         spent = sum(piece.seconds.get(name, 0.0) for piece in ordered)
         error = next((piece.errors[name] for piece in ordered if name in piece.errors), None)
         measured = None
-        if error is None:
+        if error is None and meta is not None:
             partials = [piece.partials[name] for piece in ordered]
             measured, error, more = guarded(partial(_score, stage, partials, meta))
             spent += more

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ray_jobs.curation.__main__ import one_episode
-from ray_jobs.curation.job import operators, run
+from ray_jobs.curation.images import Images
+from ray_jobs.curation.job import run
 from ray_jobs.curation.measure import Plan, measure_here
+from ray_jobs.curation.pools import operators
 from ray_jobs.curation.signals import Signal
 from ray_jobs.curation.stage import Resources
 from ray_jobs.curation.stages import measuring
@@ -20,6 +22,7 @@ from ray_jobs.seam.configs import MeasureConfig, MeasureSettings
 from ray_jobs.seam.errors import FlywheelError, StoreError
 from ray_jobs.seam.layout import episode_prefix
 from ray_jobs.seam.store import Store
+from tests.curation.stand_ins import Held, Served
 from tests.curation.synthetic import make, save, table
 
 DAY = "2026-09-21"
@@ -71,16 +74,52 @@ def test_every_stage_gives_the_same_rows_in_process_and_in_ray(filled: tuple[Sto
 def test_frames_that_cross_operators_give_the_same_rows(filled: tuple[Store, str], local_ray: None) -> None:
     store, key = filled
 
-    class Apart(Signal):
+    class Apart(Images):
         resources = Resources(num_cpus=0.5, pool=1)
 
-    stages = [Apart(), *measuring(SETTINGS)[1:]]
-    assert [names for _, names in operators(Plan.of(SETTINGS, stages))][:2] == [["decode"], ["signal"]]
+    stages = [Apart() if stage.name == "image" else stage for stage in measuring(SETTINGS)]
+    plan = Plan.of(SETTINGS, stages)
+    chain = operators(plan.stages, set(plan.stages))
+    assert [operator.names[0] for operator in chain] == ["decode", "image"] and len(chain[0].names) == len(stages)
     result = run(config(store, key), execution(store), stages)[DAY]
-    rows = ledger.read(store, "image", result.output["stages"]["image"], [DAY])
+    for stage, version in result.output["stages"].items():
+        rows = ledger.read(store, stage, version, [DAY])
+        assert len(rows) == 6
+        for episode_id, row in rows.items():
+            assert same(row, next(own for own in measure_here(store, episode_id, Plan.of(SETTINGS)) if own["stage"] == stage))
+
+
+def test_a_model_is_loaded_once_per_worker_and_a_bad_episode_does_not_spoil_its_batch(filled: tuple[Store, str], local_ray: None, tmp_path: Path) -> None:
+    store, key = filled
+    stages = [*measuring(SETTINGS), Held(str(tmp_path / "ray"))]
+    result = run(config(store, key), execution(store), stages)[DAY]
+    assert result.counts == {"episodes": 6, "measured": 6, "reused": 0, "errors": 1}
+    rows = ledger.read(store, "held", result.output["stages"]["held"], [DAY])
+    assert len((tmp_path / "ray").read_text().splitlines()) == 1
+    here = Plan.of(SETTINGS, [*measuring(SETTINGS), Held(str(tmp_path / "here"))])
     for episode_id, row in rows.items():
-        assert same(row, next(own for own in measure_here(store, episode_id, Plan.of(SETTINGS)) if own["stage"] == "image"))
-    assert len(rows) == 6
+        assert same(row, next(own for own in measure_here(store, episode_id, here) if own["stage"] == "held"))
+        assert row["error"] == ("this one I do not like" if episode_id.endswith("3") else None)
+    assert len((tmp_path / "here").read_text().splitlines()) == 1
+    report = result.shown["run_report"].value
+    assert [row["operator"].split("+")[0] for row in report["operators"]] == ["decode", "held"]
+    assert report["operators"][0]["sent_bytes"] > 0 and report["operators"][1]["segments"] >= 6
+    again = run(config(store, key), execution(store), [*measuring(SETTINGS), Held(str(tmp_path / "again"))])[DAY]
+    assert again.counts["measured"] == 0 and not (tmp_path / "again").exists()
+
+
+def test_decoding_keeps_a_busy_stage_fed(store: Store, local_ray: None) -> None:
+    """The stage stands in for a GPU: 0.15 s a segment, far more than decoding takes. It must hardly ever wait."""
+    episodes = {f"{seed:032x}": make(seed % 5, count=20) for seed in range(40)}
+    for name, made in episodes.items():
+        save(store, made, name)
+    result = run(config(store, table(store, DAY, episodes)), execution(store), [Served(0.15)])[DAY]
+    assert result.counts["measured"] == 40 and result.counts["errors"] == 0
+    report = result.shown["run_report"].value
+    decode, served = report["operators"]
+    assert served["operator"] == "served" and served["busy_s"] >= 40 * 0.15
+    assert 1 - served["idle"] >= 0.85, report
+    assert report["bottleneck"] == "served" and decode["idle"] > served["idle"]
 
 
 def test_what_the_ledger_holds_is_not_measured_again(filled: tuple[Store, str], local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
