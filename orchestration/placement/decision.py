@@ -47,7 +47,7 @@ class Decision(Strict):
     @property
     def spent(self) -> float:
         """USD that went into offers that did not do."""
-        return sum(move.cost for move in self.moves)
+        return sum((move.cost for move in self.moves), 0.0)
 
     def runs_on(self, asset: str) -> str:
         return self.launch.get(asset, self.target)

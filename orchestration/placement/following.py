@@ -19,22 +19,25 @@ from ray_jobs.seam.results import DayResult, Pointer, Shown
 MOVES: frozenset[FailureClass] = frozenset({"capacity", "preempted"})  # after as many retries in the same place as each class has
 
 
-def placed(
-    context: dg.AssetExecutionContext, flywheel: Flywheel, day: str, planned_for: Callable[[Decision | None], Planned]
-) -> Iterator[dg.MaterializeResult]:
-    """Make the day of an asset where its placement says. Where that place has no room left, the next offer gets the data and then the job.
-
-    A retry, whatever ended the step before, reads the decision that stands and goes on from there.
-    """
+def arrived(context: dg.AssetExecutionContext, flywheel: Flywheel, day: str) -> Decision | None:
+    """The decision that stands, with the data where it says: who decided on a move may have died before the copy. None: settings say it."""
     decision = decision_for(flywheel, day)
+    if decision and decision.moves:
+        _bring(context, flywheel, day, decision)
+    return decision
+
+
+def placed(
+    context: dg.AssetExecutionContext, flywheel: Flywheel, day: str, decision: Decision | None, planned_for: Callable[[Decision | None], Planned]
+) -> Iterator[dg.MaterializeResult]:
+    """Make the day of an asset where the decision says. Where that place has no room left, the next offer gets the data and then the job.
+
+    A retry, whatever ended the step before, begins with the decision that stands then and goes on from there.
+    """
     if decision is None:
         yield from heavy(context, flywheel, planned_for(None))
         return
     while True:
-        if decision.moves:
-            brought = bring(context, flywheel, {day: decision})
-            if brought.error:
-                raise dg.Failure(brought.error, allow_retries=False)
         planned = planned_for(decision)
         planned = replace(planned, finish=_with_placement(decision, planned.finish))
         outcome = launch(context, flywheel, planned, (day,), decision.runs_on(planned.asset), decision.id)
@@ -45,7 +48,14 @@ def placed(
             outcome = replace(outcome, error=f"{outcome.error}; {following}")
             break
         decision = following
+        _bring(context, flywheel, day, decision)
     yield from told(context, outcome)
+
+
+def _bring(context: dg.AssetExecutionContext, flywheel: Flywheel, day: str, decision: Decision) -> None:
+    brought = bring(context, flywheel, {day: decision})
+    if brought.error:
+        raise dg.Failure(brought.error, allow_retries=False)
 
 
 def _move(context: dg.AssetExecutionContext, flywheel: Flywheel, day: str, decision: Decision, outcome: Outcome) -> Decision | str:

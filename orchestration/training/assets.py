@@ -6,9 +6,9 @@ import dagster as dg
 
 from orchestration.dataset.assets import dataset_at_compute
 from orchestration.partitions import DAILY, window, window_mapping
-from orchestration.placement.asset import decision_for, placement
+from orchestration.placement.asset import placement
 from orchestration.placement.decision import COPIES, Decision
-from orchestration.placement.following import placed
+from orchestration.placement.following import arrived, placed
 from orchestration.steps import Flywheel, Planned, light_days
 from ray_jobs.seam.configs import DayDataset, TrainConfig
 from ray_jobs.seam.results import DayResult, Pointer, Shown, read_pointer
@@ -47,7 +47,8 @@ def view_of(store: Store, day: str, decision: Decision | None = None) -> tuple[t
 def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg.MaterializeResult]:
     settings, store = flywheel.settings, flywheel.store
     day = context.partition_key
-    view, read = view_of(store, day, decision_for(flywheel, day))
+    decision = arrived(context, flywheel, day)
+    view, read = view_of(store, day, decision)
     if read[day] in ("absent", "no data"):
         # a backfill of one day asks for the policies of every day whose window holds it, future ones too
         reason = f"no data at the compute store for {day} itself: its policy would be that of the day before"
@@ -67,4 +68,4 @@ def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg
 
         return Planned(asset="policy", module="ray_jobs.training", settings=settings.training, day_inputs={day: read}, config_for=config)
 
-    yield from placed(context, flywheel, day, planned)
+    yield from placed(context, flywheel, day, decision, planned)
