@@ -30,14 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     override.add_argument("verdict", choices=["keep", "reject", "withdraw"])
     override.add_argument("--reason", default="", help="why; it stands on the verdict")
     override.add_argument("--day", help="the episode's day, where its id is in several")
-    for verb in (override,):
+    review = verbs.add_parser("review", help="a page of a day's episodes: clips, reasons, and the signal around the moment of each")
+    review.add_argument("day", help="YYYY-MM-DD")
+    for verb in (override, review):
         verb.add_argument("--data", type=Path, help="the folder of own recordings whose loop is meant; else FLYWHEEL_SETTINGS, else the demo")
     verbs.add_parser("clean", help="remove what the loops made")
     chosen = parser.parse_args(arguments)
     for asked in (signal.SIGINT, signal.SIGTERM):  # asked to end is asked to end, by key or by signal; a background shell had SIGINT ignored
         signal.signal(asked, signal.default_int_handler)
     try:
-        return {"loop": _loop, "ui": _ui, "override": _override, "clean": _clean}[chosen.verb](chosen)
+        return {"loop": _loop, "ui": _ui, "override": _override, "review": _review, "clean": _clean}[chosen.verb](chosen)
     except FlywheelError as error:
         print(f"flywheel: {error}", file=sys.stderr)
         return 1
@@ -97,6 +99,15 @@ def _override(chosen: argparse.Namespace) -> int:
     else:
         print(overrides.write(store, day, overrides.decided(episode, chosen.verdict, chosen.reason, getpass.getuser())))
     print(f"it counts once {day} is judged again: by the sensor `changed`, or materialize `verdicts` of that day (`make loop` does)")
+    return 0
+
+
+def _review(chosen: argparse.Namespace) -> int:
+    from orchestration.curation.review.build import build
+    from ray_jobs.seam.store import Store
+
+    settings = _settings(chosen)
+    print(build(Store(settings.store_config()), chosen.day, settings.home_path))
     return 0
 
 
