@@ -15,7 +15,7 @@ from orchestration.triggers import jobs, sensors
 defs = dg.Definitions(
     assets=[uploads, episodes, measurements, verdicts, curated_dataset, placement, dataset_at_compute, policy, evaluation, champion, curation_effect],
     asset_checks=checks.ALL,
-    jobs=[jobs.index_uploads, jobs.curate, jobs.learn, jobs.study],
+    jobs=[jobs.index_uploads, jobs.curate, jobs.learn, jobs.study, jobs.promote, jobs.rollback],
     sensors=[sensors.arrivals, sensors.changed, sensors.reconciler, sensors.sweeper],
     schedules=[sensors.daily],
     resources={"flywheel": Flywheel()},

@@ -4,6 +4,7 @@ import dagster as dg
 
 from orchestration.curation.assets import measurements, verdicts
 from orchestration.dataset.assets import curated_dataset, dataset_at_compute
+from orchestration.evaluation import by_hand
 from orchestration.evaluation.assets import champion, curation_effect, evaluation
 from orchestration.ingest.assets import episodes, uploads
 from orchestration.placement.asset import placement
@@ -17,3 +18,4 @@ learn = dg.define_asset_job(
     description="Pack, place, copy, train, evaluate, and move the champion or not.",
 )
 study = dg.define_asset_job("study", [curation_effect], description="What curation is worth on a day.")
+promote, rollback = by_hand.promote, by_hand.rollback
