@@ -17,7 +17,7 @@ from ray_jobs.ingest.days import episode_day
 from ray_jobs.ingest.formats import READERS, VERSION
 from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.reader import Recorded, Refused, Upload
-from ray_jobs.ingest.sidecar import with_videos
+from ray_jobs.ingest.sidecar import read_with_videos
 from ray_jobs.seam.configs import IngestConfig, IngestSettings
 from ray_jobs.seam.errors import FailureClass, FlywheelError, NotFound, StoreError
 from ray_jobs.seam.layout import ledger_prefix
@@ -134,7 +134,7 @@ def read_upload(store: Store, raw: Store, row: Row, settings: IngestSettings, ov
         reader = next(reader for reader in READERS if reader.name == row["format"])
         rows = []
         try:
-            for item in with_videos(reader.read(raw, upload, settings), raw, upload, settings):
+            for item in read_with_videos(reader, raw, upload, settings):
                 if isinstance(item, Refused):
                     rows.append(refused_row(row, item, settings))
                     continue

@@ -16,7 +16,7 @@ import numpy as np
 from ray_jobs.episode import Episode, Stream
 from ray_jobs.ingest.clips import MEDIA_ERRORS, STORE_ERRNOS, cut
 from ray_jobs.ingest.gather import VIDEO, VIDEO_TIMES, times_stem
-from ray_jobs.ingest.reader import Recorded, Refused, Upload, content_id, frame_notes, nominal_rate
+from ray_jobs.ingest.reader import Reader, Recorded, Refused, Upload, content_id, frame_notes, nominal_rate
 from ray_jobs.seam.configs import IngestSettings, Limits
 from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.store import Entry, Store
@@ -29,27 +29,28 @@ STEP_UNITS = ((1e7, 1), (1e4, 1_000), (10.0, 1_000_000), (0.0, 1_000_000_000))
 TIME_COLUMN = re.compile(r"(time|stamp|^t$|_ns$|_ms$|_us$|^pts$|^sec)")
 
 
-def with_videos(items: Iterator[Recorded | Refused], store: Store, upload: Upload, settings: IngestSettings) -> Iterator[Recorded | Refused]:
-    """The episodes, and in those without a camera what the videos beside the recording show of their time.
+def read_with_videos(reader: Reader, store: Store, upload: Upload, settings: IngestSettings) -> Iterator[Recorded | Refused]:
+    """The reader's episodes, and in those without a camera what the videos beside the recording show of their time.
 
     A recording without a wall clock takes them where it is one episode alone: else it is not known whose they are.
     """
+    items = iter(reader.read(store, upload, settings))
     videos = [entry for entry in upload.files if VIDEO.search(entry.key)]
-    if not videos or upload.path == "." or all(entry.key == upload.path for entry in upload.files):
+    if not videos or reader.folder_marker is not None:  # a set's videos are its own
         yield from items
         return
+    start_ns = reader.peek(store, upload).start_ns
     for item in items:
         if not isinstance(item, Recorded) or item.clips:
             yield item
         elif not item.episode.meta.synthetic_clock:
-            yield from _attached(item, store, upload, videos, settings)
+            yield from _attached(item, item.start_ns if start_ns is None else start_ns, store, upload, videos, settings)
         else:
             after = next(items, None)
-            yield from [item, after] if after is not None else _attached(item, store, upload, videos, settings)
-            yield from items
+            yield from [item, after] if after is not None else _attached(item, 0, store, upload, videos, settings)
 
 
-def _attached(item: Recorded, store: Store, upload: Upload, videos: list[Entry], settings: IngestSettings) -> Iterator[Recorded]:
+def _attached(item: Recorded, begins_ns: int, store: Store, upload: Upload, videos: list[Entry], settings: IngestSettings) -> Iterator[Recorded]:
     meta, streams = item.episode.meta, dict(item.episode.streams)
     notes, cameras, paths, media = [], {}, {}, {}
     with tempfile.TemporaryDirectory(prefix="ingest-") as folder, ExitStack() as stack:
@@ -57,7 +58,7 @@ def _attached(item: Recorded, store: Store, upload: Upload, videos: list[Entry],
             camera = _camera(entry, upload)
             target = Path(folder) / f"{camera}.mp4"
             try:
-                found = _cut(stack.enter_context(store.local_copy(entry.key)), entry, target, item, store, upload, settings.limits)
+                found = _cut(stack.enter_context(store.local_copy(entry.key)), entry, target, item, begins_ns, store, upload, settings.limits)
             except (DataError, *MEDIA_ERRORS) as error:
                 if getattr(error, "errno", None) in STORE_ERRNOS:
                     raise StoreError(f"cannot read {entry.key}, or write its clip to a temporary folder: {error}") from error
@@ -89,7 +90,7 @@ def _camera(entry: Entry, upload: Upload) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", rest) or "camera"
 
 
-def _cut(path: Path, entry: Entry, target: Path, item: Recorded, store: Store, upload: Upload, limits: Limits) -> Any:
+def _cut(path: Path, entry: Entry, target: Path, item: Recorded, begins_ns: int, store: Store, upload: Upload, limits: Limits) -> Any:
     """(Clip, [frames] ns, digest, note) of the frames within the episode; None without any. Raises DataError or one of MEDIA_ERRORS."""
     pts_s = _frame_times(path)
     if not len(pts_s):
@@ -103,9 +104,9 @@ def _cut(path: Path, entry: Entry, target: Path, item: Recorded, store: Store, u
         if len(raw) != len(pts_s):
             name += f" ({len(raw)} times for {len(pts_s)} frames)"
         pts_s = pts_s[: len(raw)]
-        times, how = _absolute(raw[: len(pts_s)], start_ns, end_ns), f"times from {PurePosixPath(beside.key).name}"
+        times, how = _absolute(raw[: len(pts_s)], begins_ns), f"times from {PurePosixPath(beside.key).name}"
     else:
-        times = start_ns + np.round((pts_s - pts_s[0]) * 1e9).astype(np.int64)
+        times = begins_ns + np.round((pts_s - pts_s[0]) * 1e9).astype(np.int64)
         how = "times from its own frames, as if it began with the recording"
     if (np.diff(times) < 0).any():
         raise DataError(f"its times in {how.removeprefix('times from ')} run backwards")
@@ -148,7 +149,7 @@ def _numbers(store: Store, entry: Entry, limits: Limits) -> np.ndarray:
             values = _column(text)
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise DataError(f"{PurePosixPath(entry.key).name} holds no list of times: {error}") from error
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or np.abs(values).max() > 4e18:
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise DataError(f"{PurePosixPath(entry.key).name} holds no list of times")
     return values
 
@@ -163,8 +164,10 @@ def _column(text: str) -> np.ndarray:
     return np.array([float(row[place]) for row in rows[1 if named else 0 :]], np.float64)
 
 
-def _absolute(raw: np.ndarray, start_ns: int, end_ns: int) -> np.ndarray:
+def _absolute(raw: np.ndarray, start_ns: int) -> np.ndarray:
     """[n] ns on the recording's clock: since 1970 where they can be, else from the recording's start. Raises DataError."""
+    if np.abs(raw).max() > 4e18:
+        raise DataError("its times are not those of a recording")
     for least, unit in EPOCH_UNITS:
         if raw[0] >= least:
             times = np.round(raw * unit).astype(np.int64) if unit > 1 else raw.astype(np.int64)

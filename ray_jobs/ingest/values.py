@@ -201,7 +201,10 @@ def pixels(kind: str, message: Any, data: bytes, limits: Limits) -> tuple[np.nda
         raise ValueError(f"image encoding {message.encoding} is no colour, grey or depth picture")
     layout, width = LAYOUTS[encoding]
     rows = _rows(message, data, np.dtype(np.uint8), limits)[:, : int(message.width) * width]
-    return (rows if width == 1 else rows.reshape(int(message.height), int(message.width), width)), layout
+    found = rows if width == 1 else rows.reshape(int(message.height), int(message.width), width)
+    if layout == "uyvy422":  # PyAV takes the other order alone
+        return found[:, :, ::-1], "yuyv422"
+    return found, layout
 
 
 def _rows(message: Any, data: bytes, kind: np.dtype, limits: Limits) -> np.ndarray:

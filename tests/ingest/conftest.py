@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from ray_jobs.ingest.formats import READERS
 from ray_jobs.ingest.gather import gather
 from ray_jobs.ingest.reader import Refused, Upload
-from ray_jobs.ingest.sidecar import with_videos
+from ray_jobs.ingest.sidecar import read_with_videos
 from ray_jobs.seam.configs import IngestSettings
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.ingest.recorded import Taken
@@ -37,7 +37,7 @@ def take() -> Callable[..., list[Taken | Refused]]:
         head = raw.get(upload.first.key)[:64]
         reader = next(reader for reader in READERS if reader.recognises(upload, head))
         found: list[Taken | Refused] = []
-        for item in with_videos(reader.read(raw, upload, settings or IngestSettings()), raw, upload, settings or IngestSettings()):
+        for item in read_with_videos(reader, raw, upload, settings or IngestSettings()):
             if isinstance(item, Refused):
                 found.append(item)
                 continue
