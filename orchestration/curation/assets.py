@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from orchestration.curation.decide import decide
+from orchestration.curation.decide import decide, enter_history
 from orchestration.ingest.assets import episodes
 from orchestration.partitions import DAILY
 from orchestration.steps import Flywheel, Planned, heavy, light_days, needed
@@ -68,6 +68,7 @@ def verdicts(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[
         content = hashlib.sha256(data).hexdigest()
         key = f"verdicts/{day}/{content}.parquet"
         store.put(key, data)
+        enter_history(store, day, table.output["episodes"], measured.output["stages"])
         inputs = {"episodes": table.output_digest, "measurements": measured.output_digest, "context": decided.context_digest, "overrides": decided.overrides}
         output = {"verdicts": key, "episodes": table.output["episodes"], "context": decided.context_digest}
         return inputs, DayResult(counts=decided.counts, output=output, output_digest=content, shown=decided.shown)

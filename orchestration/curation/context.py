@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from orchestration.curation.fleet_model import FleetModel, Sums, fit
+from orchestration.curation.likeness import Near
 from orchestration.curation.thresholds import Thresholds
 from ray_jobs.seam.model import digest
 
@@ -51,6 +52,7 @@ class Context:
     robots: dict[str, Usual] = field(default_factory=dict)
     models: dict[str, FleetModel] = field(default_factory=dict)
     seen: tuple[Seen, ...] = ()
+    near: dict[str, tuple[Near, ...]] = field(default_factory=dict)  # episode -> those of this and earlier days that it may be a copy of
     digest: str = ""
 
     def usual(self, robot: str) -> Usual | None:
@@ -76,7 +78,7 @@ def build(earlier: Iterable[tuple[list[Row], Ledger]], own: tuple[list[Row], Led
                 break
     seen = tuple(seen_of(row) for row in sorted(_distinct(past_rows), key=lambda row: (row["day"], row["episode_id"])))
     facts = [[row["episode_id"], _rounded(past.get(row["episode_id"]))] for row in sorted(_distinct(past_rows), key=lambda row: row["episode_id"])]
-    return Context(robots, _models(past, own_measured, thresholds), seen, digest("context 1", facts, [item.__dict__ for item in seen]))
+    return Context(robots, _models(past, own_measured, thresholds), seen, digest=digest("context 1", facts, [item.__dict__ for item in seen]))
 
 
 def combined(ledger: Ledger) -> dict[str, Row]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestration.curation.checks import CHECKS, Case, notes
 from orchestration.curation.context import Context, Ledger, Row, combined
-from orchestration.curation.duplicates import note_near_duplicates, reject_duplicates
+from orchestration.curation.duplicates import reject_copies, reject_duplicates
 from orchestration.curation.fleet_model import Sums
 from orchestration.curation.thresholds import Thresholds
 
@@ -18,7 +18,7 @@ def judge(episodes: list[Row], ledger: Ledger, thresholds: Thresholds, context: 
     ordered = sorted(episodes, key=_order)
     rows = [_alone(row, ledger, measured, thresholds, context) for row in ordered]
     reject_duplicates(ordered, rows, thresholds, context)
-    note_near_duplicates(ordered, rows, measured, thresholds)
+    reject_copies(ordered, rows, thresholds, context)
     return rows
 
 

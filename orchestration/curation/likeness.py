@@ -48,6 +48,16 @@ class Likeness:
     shared: float
 
 
+@dataclass(frozen=True)
+class Near:
+    """An episode that another is like."""
+
+    episode_id: str
+    day: str
+    upload: str
+    likeness: Likeness
+
+
 def compare(one: Track, other: Track) -> Likeness:
     """The likeness at the best straight map of time: by the joints where both have them, else by the picture."""
     both = np.intersect1d(one.axes, other.axes) if one.axes is not None and other.axes is not None else np.zeros(0, int)

@@ -57,7 +57,9 @@ class Thresholds(Strict):
 
     max_block_distance: float = _limit("block sides between block and target at the end; the target's radius is 0.8 of a side")
     duplicate_overlap: float = _limit("share of the shorter episode that another of the same robot covers")
-    near_duplicate: float = _limit("mean difference of the picture signatures (their spread is 1) under which a note is made")
+    copy_path: float = _limit("share of the joints' range by which a copy may lie apart, at the best map of time; repeated demonstrations differ by over twice")
+    copy_picture: float = _limit("share of the picture's change over time that a copy's may not explain; encoding and light leave less")
+    copy_scene: float = _limit("distance of the mean pictures over their size, which a copy keeps whatever its light")
 
     @classmethod
     def load(cls, path: Path = DOCUMENT) -> "Thresholds":

@@ -181,19 +181,6 @@ def test_with_few_episodes_nobody_is_compared() -> None:
     assert "too few episodes" in found[0]["reasons"][-1]
 
 
-def test_near_duplicates_are_a_note() -> None:
-    rows = [episode(number) for number in range(3)]
-    ledger = measured(rows)
-    draw = np.random.default_rng(0)
-    same = draw.normal(size=320)
-    for row, signature in zip(rows, (same, draw.normal(size=320), same + 0.001), strict=True):
-        ledger["signal"][row["episode_id"]]["vectors"] = {"signature:front": signature.tolist()}
-    found = verdicts(rows, ledger)
-    assert [row["verdict"] for row in found] == ["kept"] * 3
-    assert any("looks like arm-1/0.mcap" in reason for reason in found[2]["reasons"])
-    assert not any("looks like" in reason for reason in found[1]["reasons"])
-
-
 @pytest.mark.parametrize(("pixels", "moved"), [(0, False), (1, False), (5, True), (9, True)])
 def test_a_moved_camera_is_found_on_a_day_of_its_own(pixels: int, moved: bool) -> None:
     rows = [episode(number) for number in range(10)]
