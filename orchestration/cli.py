@@ -32,14 +32,17 @@ def main(arguments: list[str] | None = None) -> int:
     override.add_argument("--day", help="the episode's day, where its id is in several")
     review = verbs.add_parser("review", help="a page of a day's episodes: clips, reasons, and the signal around the moment of each")
     review.add_argument("day", help="YYYY-MM-DD")
-    for verb in (override, review):
+    preview = verbs.add_parser("preview", help="what other thresholds, or newer stages, would change: counts by reason, before any compute")
+    preview.add_argument("--thresholds", type=Path, help="a YAML document of the thresholds that change; without it, those of the settings")
+    preview.add_argument("--days", default="", help="FIRST..LAST, or one day; without it, all that are judged")
+    for verb in (override, review, preview):
         verb.add_argument("--data", type=Path, help="the folder of own recordings whose loop is meant; else FLYWHEEL_SETTINGS, else the demo")
     verbs.add_parser("clean", help="remove what the loops made")
     chosen = parser.parse_args(arguments)
     for asked in (signal.SIGINT, signal.SIGTERM):  # asked to end is asked to end, by key or by signal; a background shell had SIGINT ignored
         signal.signal(asked, signal.default_int_handler)
     try:
-        return {"loop": _loop, "ui": _ui, "override": _override, "review": _review, "clean": _clean}[chosen.verb](chosen)
+        return {"loop": _loop, "ui": _ui, "override": _override, "review": _review, "preview": _preview, "clean": _clean}[chosen.verb](chosen)
     except FlywheelError as error:
         print(f"flywheel: {error}", file=sys.stderr)
         return 1
@@ -108,6 +111,19 @@ def _review(chosen: argparse.Namespace) -> int:
 
     settings = _settings(chosen)
     print(build(Store(settings.store_config()), chosen.day, settings.home_path))
+    return 0
+
+
+def _preview(chosen: argparse.Namespace) -> int:
+    from orchestration.curation import preview
+    from ray_jobs.seam.store import Store
+
+    settings = _settings(chosen)
+    store = Store(settings.store_config())
+    thresholds = preview.thresholds_of(chosen.thresholds, settings.thresholds) if chosen.thresholds else settings.thresholds
+    first, _, last = chosen.days.partition("..")
+    days = preview.judged_days(store, first or None, last or first or None)
+    print(preview.told(preview.rejudged(store, days, thresholds), preview.measured_again(store, days, preview.versions_here(settings))))
     return 0
 
 

@@ -1,4 +1,7 @@
-"""python -m ray_jobs.curation: the job; with --episode ID, one episode in this process, under a debugger if you like."""
+"""python -m ray_jobs.curation: the job; with --episode ID, one episode in this process, under a debugger if you like.
+
+--versions SETTINGS (MeasureSettings as JSON) prints stage -> version and measures nothing.
+"""
 
 import argparse
 import json
@@ -7,6 +10,7 @@ from typing import Any
 
 from ray_jobs.curation.job import run
 from ray_jobs.curation.measure import Plan, measure_here
+from ray_jobs.curation.tagging.captions import planned
 from ray_jobs.driver import main
 from ray_jobs.seam.configs import MeasureConfig, MeasureSettings
 from ray_jobs.seam.errors import FlywheelError
@@ -44,6 +48,9 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--versions"]:
+        print(json.dumps(planned(Plan.of(MeasureSettings.model_validate_json(sys.argv[2]))).versions))
+        sys.exit(0)
     if "--episode" in sys.argv:
         sys.exit(one_episode(sys.argv[1:]))
     main("curation", MeasureConfig, run)
