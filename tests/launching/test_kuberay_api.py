@@ -19,6 +19,10 @@ CALLS: dict[str, Callable[[Kubernetes], Any]] = {
     "delete": lambda api: api.delete("x", "uid"),
     "pods": lambda api: api.pods("a=b"),
     "events": lambda api: api.events("x"),
+    "nodes": lambda api: api.nodes(),
+    "pods of all": lambda api: api.pods_of_all(),
+    "local queue": lambda api: api.local_queue("x"),
+    "cluster queue": lambda api: api.cluster_queue("x"),
     "give up": lambda api: api.give_up_pod("x"),
     "watched job": lambda api: api.watched_job("x", threading.Event()).objects(),
     "watched pods": lambda api: api.watched_pods("a=b", threading.Event()).objects(),
@@ -29,7 +33,12 @@ class Server(ThreadingHTTPServer):
     """Answers every request with `status` and `body`; `promised` more bytes are announced than come."""
 
     status, body, promised = 200, b"{}", 0
+    pages: tuple[bytes, ...] = ()  # one after the other, before `body`
     daemon_threads = True
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self.asked: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,11 +46,13 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Server)
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.asked.append(self.path)
+        body, server.pages = (server.pages[0], server.pages[1:]) if server.pages else (server.body, ())
         self.send_response(server.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(server.body) + server.promised))
+        self.send_header("Content-Length", str(len(body) + server.promised))
         self.end_headers()
-        self.wfile.write(server.body)
+        self.wfile.write(body)
         self.close_connection = True
 
     do_POST = do_DELETE = do_GET
@@ -109,3 +120,9 @@ def test_nobody_at_home(api: Kubernetes, server: Server) -> None:
     for call in CALLS.values():
         with pytest.raises(Unreachable, match="does not answer"):
             call(api)
+
+
+def test_a_long_list_is_read_to_its_end(api: Kubernetes, server: Server) -> None:
+    server.pages = (b'{"metadata": {"continue": "more"}, "items": [{"n": 1}]}', b'{"metadata": {"continue": ""}, "items": [{"n": 2}]}')
+    assert api.nodes() == [{"n": 1}, {"n": 2}]
+    assert "continue=more" in server.asked[1] and all("limit=500" in path for path in server.asked)
