@@ -15,20 +15,19 @@ ENVIRONMENT = HERE.parents[1] / ".venv-dagster-ray"
 NAME = "dagster-ray 0.4.8"
 
 
-def environment() -> Path:
+def environment(lock: Path = HERE / "requirements.lock", folder: Path = ENVIRONMENT) -> Path:
     """The peer's interpreter, installed where the lock changed since the last time."""
-    lock = HERE / "requirements.lock"
-    stamp, wanted = ENVIRONMENT / ".lock-sha256", hashlib.sha256(lock.read_bytes()).hexdigest()
-    python = ENVIRONMENT / "bin" / "python"
+    stamp, wanted = folder / ".lock-sha256", hashlib.sha256(lock.read_bytes()).hexdigest()
+    python = folder / "bin" / "python"
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
     beside = Path(sys.executable).parent / "uv"
     uv = str(beside) if beside.is_file() else shutil.which("uv")
     if not uv:
         sys.exit("the peer's environment is made with uv, and there is none: install it, or run `make setup`")
-    print(f"making {ENVIRONMENT.name} (once; some 0.5 GB)", flush=True)
-    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)], check=True)
+    print(f"making {folder.name} (once)", flush=True)
+    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
     install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--require-hashes", "-r", str(lock)]
-    subprocess.run(install, check=True, env={**os.environ, "VIRTUAL_ENV": str(ENVIRONMENT)})
+    subprocess.run(install, check=True, env={**os.environ, "VIRTUAL_ENV": str(folder)})
     stamp.write_text(wanted)
     return python

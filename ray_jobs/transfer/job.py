@@ -20,7 +20,7 @@ from ray_jobs.transfer.budget import Allowance, Spent, cost_usd
 from ray_jobs.transfer.carry import carry
 from ray_jobs.transfer.copy import holds
 from ray_jobs.transfer.meter import Meter, Totals, clocked
-from ray_jobs.transfer.plan import Item, freeze, listing, strays
+from ray_jobs.transfer.plan import Item, freeze, listing, named, strays
 from ray_jobs.transfer.spread import nodes, spread
 
 MB = 10**6
@@ -69,10 +69,11 @@ class Job:
         """
         started = time.monotonic()
         manifest, data = read_manifest(self.source, dataset)
-        items = freeze(self.source, dataset.prefix, manifest.files)
+        items = named(dataset.prefix, manifest.files)
         there = listing(self.destination, dataset.prefix)
         known = receipts.read(self.destination, dataset.manifest_sha256)
         todo = [item for item in items if not receipts.proven(item, there.get(item.key), known)]
+        todo = freeze(self.source, dataset.prefix, todo) if todo else []
         progress = _Progress(self.execution, self.settings, dataset.day, manifest.total_bytes, sum(item.size for item in todo))
         totals = self._carry(dataset, todo, there, known, progress) if todo else Totals()
         if todo:

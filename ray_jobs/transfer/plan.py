@@ -23,18 +23,22 @@ def listing(store: Store, prefix: str) -> dict[str, Entry]:
     return {entry.key: entry for entry in store.list(prefix + "/")}
 
 
-def freeze(store: Store, prefix: str, files: tuple[ManifestFile, ...]) -> list[Item]:
-    """Each file with its version at the source. Raises DataError for one that is missing or has another size than the manifest says."""
+def named(prefix: str, files: tuple[ManifestFile, ...]) -> list[Item]:
+    """The manifest's files, of no version yet."""
+    return [Item(file.path, f"{prefix}/{file.path}", file.size, file.sha256, "") for file in files]
+
+
+def freeze(store: Store, prefix: str, items: list[Item]) -> list[Item]:
+    """Each item with its version at the source. Raises DataError for one that is missing or has another size than the manifest says."""
     there = listing(store, prefix)
     frozen = []
-    for file in files:
-        key = f"{prefix}/{file.path}"
-        entry = there.get(key)
+    for item in items:
+        entry = there.get(item.key)
         if entry is None:
-            raise DataError(f"{store.config.url}/{key} is in the manifest and not in the store: pack the day again")
-        if entry.size != file.size:
-            raise DataError(f"{store.config.url}/{key} has {entry.size} bytes and the manifest says {file.size}: pack the day again")
-        frozen.append(Item(file.path, key, file.size, file.sha256, entry.etag))
+            raise DataError(f"{store.config.url}/{item.key} is in the manifest and not in the store: pack the day again")
+        if entry.size != item.size:
+            raise DataError(f"{store.config.url}/{item.key} has {entry.size} bytes and the manifest says {item.size}: pack the day again")
+        frozen.append(item._replace(etag=entry.etag))
     return frozen
 
 

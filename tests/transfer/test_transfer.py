@@ -13,7 +13,7 @@ from ray_jobs.packing.manifest import NAME, manifest_of, read_manifest
 from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.transfer.meter import Meter
-from ray_jobs.transfer.plan import Item, freeze
+from ray_jobs.transfer.plan import Item, freeze, named
 from tests.transfer.made import LARGE, PREFIX, content, flip, transfer, upload
 
 FILES = 14
@@ -118,7 +118,7 @@ def test_a_source_that_changes_under_the_copy_is_an_error(stores: tuple[Store, S
     source, destination = stores
     dataset = upload(dataset_folder, source)
     manifest, _ = read_manifest(source, dataset)
-    (item,) = [item for item in freeze(source, PREFIX, manifest.files) if item.path == LARGE]
+    (item,) = [item for item in freeze(source, PREFIX, named(PREFIX, manifest.files)) if item.path == LARGE]
     flip(source, LARGE)
     with pytest.raises(DataError, match="changed while"):
         carrying.copy(source, destination, item, Meter(lambda size, requests: 0.0))
