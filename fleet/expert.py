@@ -33,7 +33,8 @@ class Style:
 class Demonstration:
     """One episode of n steps. frames: uint8 [n, 96, 96, 3] RGB; states: f32 [n, 5]; actions: f32 [n, 4]; row i of all three is one moment.
 
-    stamps_ns: int64 [n], when each row was published, counted from the episode's start.
+    stamps_ns: int64 [n], when each row was published, counted from the episode's start. lost: bool [n], frames that never reached the logger.
+    second: another camera's frames, where the robot has one.
     """
 
     frames: np.ndarray
@@ -42,6 +43,8 @@ class Demonstration:
     stamps_ns: np.ndarray
     success: bool
     distance_m: float
+    lost: np.ndarray | None = None
+    second: np.ndarray | None = None
 
 
 def draw_style(draw: np.random.Generator) -> Style:

@@ -129,7 +129,8 @@ def _messages(take: Take, draw: np.random.Generator) -> list[_Message]:
     demo, count = take.demonstration, len(take.demonstration.stamps_ns)
     jitter = draw.uniform(-1, 1, (count, 3)) * MS + [0, 0, 4 * MS]
     delay = np.minimum(2 + draw.exponential(2.0, (count + 2, 4)), 18) * MS
-    packets = encode_h264(demo.frames)
+    arrived = np.ones(count, bool) if demo.lost is None else ~demo.lost
+    packets = iter(encode_h264(demo.frames[arrived]))
     found = []
 
     def add(topic: str, true_ns: int, stepped_ns: int, delay_ns: float, data: bytes) -> None:
@@ -148,8 +149,9 @@ def _messages(take: Take, draw: np.random.Generator) -> list[_Message]:
         moments = [take.start_ns + offset + int(late) for late in jitter[row]]
         stamps = [moment + stepped for moment in moments]
         add(JOINTS, moments[0], stepped, delay[row, 0], joint_state(stamps[0], "base", STATE_NAMES, demo.states[row]))
-        frame = Cdr().time(stamps[1]).string("front").octets(packets[row]).string("h264")
-        add(CAMERA, moments[1], stepped, delay[row, 1], bytes(frame.buffer))
+        if arrived[row]:
+            frame = Cdr().time(stamps[1]).string("front").octets(next(packets)).string("h264")
+            add(CAMERA, moments[1], stepped, delay[row, 1], bytes(frame.buffer))
         add(COMMAND, moments[2], stepped, delay[row, 2], joint_state(stamps[2], "grasp", ACTION_NAMES, demo.actions[row]))
     mark("end", count * (1000 * MS // CONTROL_HZ), stepped, delay[count + 1, 3])
     return sorted(found, key=lambda message: message.arrival_ns)

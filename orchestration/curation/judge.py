@@ -3,10 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from orchestration.curation.checks import CHECKS, Case, notes
+from orchestration.curation.checks import Case, notes, reasons
 from orchestration.curation.context import Context, Ledger, Row, combined
 from orchestration.curation.duplicates import reject_copies, reject_duplicates
-from orchestration.curation.fleet_model import Sums
 from orchestration.curation.thresholds import Thresholds
 
 VERDICTS = ("kept", "rejected", "quarantined", "superseded")
@@ -48,11 +47,10 @@ def _alone(row: Row, ledger: Ledger, measured: dict[str, Row], thresholds: Thres
     if problems:
         return _verdict(row, "quarantined", problems, scores)
     vectors = measured.get(episode_id, {}).get("vectors", {})
-    sums = Sums.of(vectors.get("command.sums"))
-    model = context.models.get(sums.key) if sums else None
-    case = Case(row, scores, vectors, context.usual(row["robot"]), model, thresholds)
-    reasons = [reason for check in CHECKS for reason in check(case)]
-    return _verdict(row, "rejected" if reasons else "kept", reasons or [f"note: {note}" for note in notes(case)], case.scores)
+    robot = row["robot"]
+    case = Case(row, scores, vectors, context.robots.get(robot), context.tasks.get((robot, row["task"])), context.models.get(robot), thresholds)
+    problems = reasons(case)
+    return _verdict(row, "rejected" if problems else "kept", problems or [f"note: {note}" for note in notes(case)], case.scores)
 
 
 def _verdict(row: Row, verdict: str, reasons: list[str], scores: dict[str, float]) -> Row:

@@ -1,20 +1,39 @@
 """Has the camera moved? A background against the fleet's usual one."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 REACH = 8  # pixels of the descriptor
 GREY_NOISE = 6.0
 FLAT = 0.02  # of correlation between the best and the worst place: without structure all match alike
+MEMBERS = 12  # of the fleet's own backgrounds, by which the habit of a view is known
 
 
-def view_shift(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) -> float:
-    """By which share of the width the picture is displaced: the shift of the best match (weighted correlation, sub-pixel by parabola).
+class Match(NamedTuple):
+    """shift: share of the width by which the picture is displaced; match: weighted correlation there, in [-1, 1]."""
+
+    shift: float
+    match: float
+
+
+class ViewHabit(NamedTuple):
+    """How far the fleet's own backgrounds lie from their median: medians and spreads (1.4826 MAD) of shift and match."""
+
+    shift: float
+    shift_spread: float
+    match: float
+    match_spread: float
+
+
+def view_match(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) -> Match:
+    """The best match over all displacements within a quarter of the width (weighted correlation, sub-pixel by parabola).
 
     background, usual, spread: [n*n] greys. Pixels that differ from episode to episode (objects, the arm) weigh little.
     """
     size = round(len(usual) ** 0.5)
     if size * size != len(usual) or len(background) != len(usual):
-        return 0.0
+        return Match(0.0, 1.0)
     picture, reference = background.reshape(size, size), usual.reshape(size, size)
     weight = 1 / (GREY_NOISE**2 + spread.reshape(size, size) ** 2)
     scores = np.full((2 * REACH + 1, 2 * REACH + 1), -1.0)
@@ -22,10 +41,35 @@ def view_shift(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) ->
         for right in range(-REACH, REACH + 1):
             scores[down + REACH, right + REACH] = _match(picture, reference, weight, down, right)
     if np.ptp(scores) < FLAT:
-        return 0.0
+        return Match(0.0, float(scores.max()))
     row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
     offset = (row - REACH + _peak(scores[:, column], int(row)), column - REACH + _peak(scores[row, :], int(column)))
-    return float(np.hypot(*offset) / size)
+    return Match(float(np.hypot(*offset) / size), float(scores.max()))
+
+
+def unmoved_match(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) -> float:
+    """The weighted correlation at no displacement; 1 where the sizes differ."""
+    size = round(len(usual) ** 0.5)
+    if size * size != len(usual) or len(background) != len(usual):
+        return 1.0
+    weight = 1 / (GREY_NOISE**2 + spread.reshape(size, size) ** 2)
+    return _match(background.reshape(size, size), usual.reshape(size, size), weight, 0, 0)
+
+
+def view_habit(backgrounds: list[np.ndarray], usual: np.ndarray, spread: np.ndarray) -> ViewHabit:
+    """From at most MEMBERS of the fleet's backgrounds, evenly picked."""
+    picks = [backgrounds[index] for index in np.unique(np.linspace(0, len(backgrounds) - 1, MEMBERS).round().astype(int))]
+    table = np.array([view_match(background, usual, spread) for background in picks])
+    middle = np.median(table, axis=0)
+    around = 1.4826 * np.median(np.abs(table - middle), axis=0)
+    return ViewHabit(float(middle[0]), float(around[0]), float(middle[1]), float(around[1]))
+
+
+def turned(background: np.ndarray, how: str) -> np.ndarray:
+    """The background upside down (turned by half a turn) or mirrored left to right."""
+    size = round(len(background) ** 0.5)
+    picture = background[: size * size].reshape(size, size)
+    return np.asarray(picture[::-1, ::-1] if how == "upside down" else picture[:, ::-1]).ravel()
 
 
 def _match(picture: np.ndarray, reference: np.ndarray, weight: np.ndarray, down: int, right: int) -> float:

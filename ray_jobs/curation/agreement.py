@@ -12,7 +12,8 @@ import numpy as np
 PER_AXIS, COUPLED = 0.0, 1.0
 COUPLED_MAX = 8  # more axes than this, and their products outnumber an episode's samples
 RIDGE = 1e-3
-LAGS = np.arange(-4, 9)  # in action periods; positive: the arm answers later than the command says
+LAGS_S = (-0.6, 0.8)  # positive: the arm answers later than the command says
+PERIOD_S = 0.05  # faster commands are averaged over this: a step must be larger than the encoder's noise
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,32 @@ def agreement(state_t: np.ndarray, state: np.ndarray, action_t: np.ndarray, acti
     period = float(np.median(np.diff(action_t)))
     if period <= 0:
         return None
+    action_t, action = thinned(action_t, action, max(1, round(PERIOD_S / period)))
+    period = float(np.median(np.diff(action_t))) if len(action_t) >= 12 else 0.0
+    if period <= 0:
+        return None
     times, command = action_t[:-1], action[:-1]
     here = sample(state_t, state, times)
+    lags = np.arange(min(-1, round(LAGS_S[0] / period)), max(1, round(LAGS_S[1] / period)) + 1)
     explained = []
-    for lag in LAGS:
-        change = sample(state_t, state, times + (lag + 1) * period) - sample(state_t, state, times + lag * period)
-        inside = (times + lag * period >= state_t[0]) & (times + (lag + 1) * period <= state_t[-1])
-        explained.append(_explained(command[inside], here[inside], change[inside]))
+    for lag in lags:
+        start = here if lag == 0 else sample(state_t, state, times + lag * period)
+        change = sample(state_t, state, times + (lag + 1) * period) - start
+        inside = (times + lag * period >= state_t[0] - 1e-6) & (times + (lag + 1) * period <= state_t[-1] + 1e-6)
+        explained.append(_explained(command[inside], start[inside], change[inside]))
     curve = np.array(explained)
     if not np.isfinite(curve).any():
         return None
     best = int(np.nanargmax(curve))
-    now = int(np.flatnonzero(LAGS == 0)[0])
+    now = int(np.flatnonzero(lags == 0)[0])
     change = sample(state_t, state, times + period) - here
-    return Agreement(float(curve[best]), float((LAGS[best] + peak_offset(curve, best)) * period), float(curve[now]), sums(command, here, change))
+    return Agreement(float(curve[best]), float((lags[best] + peak_offset(curve, best)) * period), float(curve[now]), sums(command, here, change))
+
+
+def thinned(times: np.ndarray, values: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over `every` samples, at the time of the first of them."""
+    count = len(times) // every * every
+    return times[:count:every], values[:count].reshape(-1, every, values.shape[1]).mean(axis=1)
 
 
 def sample(times: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -70,12 +83,28 @@ def _explained(command: np.ndarray, state: np.ndarray, change: np.ndarray) -> fl
         return float("nan")
     moving = np.flatnonzero(spread > 0.1 * spread.max())
     if command.shape[1] == state.shape[1]:
-        matched = [adjusted_r2(np.stack([command[:, axis], state[:, axis]], axis=1), change[:, axis]) for axis in moving]
-        if command.shape[1] > COUPLED_MAX or np.mean(matched) > 0.3:
-            return float(np.mean(matched))
+        matched = float(paired_r2(command[:, moving], state[:, moving], change[:, moving]).mean())
+        if command.shape[1] > COUPLED_MAX or matched > 0.3:
+            return matched
     if command.shape[1] > COUPLED_MAX:
         return float("nan")
     return float(np.mean([adjusted_r2(command, change[:, axis]) for axis in moving]))
+
+
+def paired_r2(command: np.ndarray, state: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """[d]: for each axis the share of its change that its command and its state explain together, adjusted for two regressors, at least 0."""
+    told, here, moved = (_unit(values) for values in (command, state, change))
+    with_command, with_state, both = (told * moved).sum(axis=0), (here * moved).sum(axis=0), (told * here).sum(axis=0)
+    rest = np.maximum(1 - both**2, RIDGE)
+    r2 = np.where(both**2 > 1 - RIDGE, with_command**2, (with_command**2 + with_state**2 - 2 * with_command * with_state * both) / rest)
+    count = len(change)
+    return np.asarray(np.clip(1 - (1 - r2) * (count - 1) / (count - 3), 0.0, 1.0))
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    centred = values - values.mean(axis=0)
+    scale = np.sqrt((centred**2).sum(axis=0))
+    return np.asarray(centred / np.where(scale > 1e-12, scale, np.inf))
 
 
 def adjusted_r2(regressors: np.ndarray, target: np.ndarray) -> float:

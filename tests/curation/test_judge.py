@@ -1,11 +1,13 @@
 """Verdicts as tables and as properties."""
 
 import random
+import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -13,9 +15,9 @@ from pydantic import ValidationError
 from orchestration.curation.context import Context, build
 from orchestration.curation.judge import VERDICTS, counts, judge
 from orchestration.curation.present import by_reason, contact_sheet, present, reasons_table
-from orchestration.curation.thresholds import Thresholds
-from orchestration.curation.view import view_shift
-from ray_jobs.curation.images import BACKGROUND, shrink
+from orchestration.curation.thresholds import DOCUMENT, Thresholds
+from orchestration.curation.view import view_match
+from ray_jobs.curation.pictures import BACKGROUND, shrink
 from tests.curation.synthetic import background
 
 T = Thresholds.load()
@@ -33,6 +35,7 @@ GOOD = {
     "image.lag_gain:front": 0.0,
     "command.r2": 0.8,
     "command.lag_s": 0.0,
+    "command.r2_now": 0.7,
     "task.distance": 0.2,
 }
 
@@ -80,6 +83,7 @@ def verdicts(rows: list[dict[str, Any]], ledger: dict[str, Any], thresholds: Thr
         ("time.gap_s:action", 0.8, "gap"),
         ("time.lost:camera:front", 0.4, "lost_samples"),
         ("state.span", 0.0, "still_joints"),
+        ("idle.fraction", 0.8, "idle"),
         ("idle.fraction", 0.4, "idle"),
         ("idle.longest_s", 1.5, "idle"),
         ("image.repeated:front", 0.97, "dead_camera"),
@@ -97,7 +101,7 @@ def test_one_bad_score_is_one_rejection_with_its_reason(score: str, value: float
     rows = [episode(number) for number in range(10)]
     found = verdicts(rows, measured(rows, {4: {score: value}}))
     assert [row["verdict"] for row in found] == ["kept"] * 4 + ["rejected"] + ["kept"] * 5
-    assert [reason.split(":")[0] for reason in found[4]["reasons"]] == [check]
+    assert found[4]["reasons"][0].split(":")[0] == check
     assert found[4]["scores"][score] == value
 
 
@@ -195,7 +199,7 @@ def test_a_moved_camera_is_found_on_a_day_of_its_own(pixels: int, moved: bool) -
 
 
 def test_a_view_without_structure_is_no_moved_camera() -> None:
-    assert view_shift(np.full(1024, 90.0), np.full(1024, 80.0), np.zeros(1024)) == 0.0
+    assert view_match(np.full(1024, 90.0), np.full(1024, 80.0), np.zeros(1024)).shift == 0.0
 
 
 names = st.sampled_from(["state.nonfinite", "idle.fraction", "time.gap_s:state", "image.frozen:front", "task.distance", "duration_s", "command.r2"])
@@ -246,7 +250,12 @@ def test_a_worse_score_never_helps(name: str, one: float, other: float) -> None:
 def test_thresholds_are_strict_and_say_why() -> None:
     with pytest.raises(ValidationError, match="max_idel"):
         Thresholds.model_validate({**T.model_dump(), "max_idel": 1})
-    assert all(field.description for field in Thresholds.model_fields.values())
+    for line in DOCUMENT.read_text().splitlines():
+        if line and not line.startswith("#") and line != "habits:":
+            assert re.search(r"  # \S.*; \S", line), f"unit and reason are missing: {line}"
+    assert set(yaml.safe_load(DOCUMENT.read_text())) == set(Thresholds.model_fields)
+    changed = Thresholds.model_validate({"max_gap_s": 9.0, "habits": {"image.light": {"spreads": 3}}})
+    assert changed.max_gap_s == 9.0 and changed.max_lost == T.max_lost and set(changed.habits) == set(T.habits)
 
 
 def test_the_contact_sheet_is_small_and_shows_both_sides() -> None:

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from ray_jobs.curation.agreement import agreement
-from ray_jobs.curation.images import Images, blocks, clock_lag, shrink
+from ray_jobs.curation.axes import idleness, runs
+from ray_jobs.curation.images import Images
 from ray_jobs.curation.measure import Piece, Plan, apply, load, measure_here
 from ray_jobs.curation.pick_place import blobs, outcome
+from ray_jobs.curation.pictures import blocks, shrink
 from ray_jobs.curation.segments import decode, segment_count
-from ray_jobs.curation.signals import Signal, idleness, runs, timing
+from ray_jobs.curation.signals import Signal
 from ray_jobs.curation.stage import Segment, Stage, effective_versions
 from ray_jobs.curation.stages import DECODE, measuring
+from ray_jobs.curation.sync import clock_lag
+from ray_jobs.curation.timing import timing
 from ray_jobs.episode import open_clip
 from ray_jobs.seam.configs import MeasureSettings
 from ray_jobs.seam.errors import NotFound, UserError
