@@ -27,7 +27,7 @@ GRID = 8  # cells of the layout
 
 
 class Layout(Stage):
-    """The descriptor by default: where light, colour and edges are, whatever the exposure (`layout`)."""
+    """The descriptor by default: where light, colour and edges are, whatever the exposure (`layout`). Another: vision.py."""
 
     name = "embedding"
     version = "1"

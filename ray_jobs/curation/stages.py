@@ -8,6 +8,7 @@ from ray_jobs.curation.signals import Signal
 from ray_jobs.curation.stage import Stage
 from ray_jobs.curation.tagging.heuristic import Tags
 from ray_jobs.curation.value import Value
+from ray_jobs.curation.vision import Vision
 from ray_jobs.seam.configs import MeasureSettings
 
 DECODE = Decode()
@@ -17,4 +18,5 @@ TASKS: dict[str, type[Stage]] = {"pick_place": PickPlace}
 def measuring(settings: MeasureSettings) -> list[Stage]:
     """The stages whose rows enter the ledger, in order. Upstream first."""
     task = [TASKS[settings.task]()] if settings.task in TASKS else []
-    return [Signal(), Images(), Layout(), Value(), *task, Tags()]
+    embedding = Vision(settings.embedding) if settings.embedding else Layout()
+    return [Signal(), Images(), embedding, Value(), *task, Tags()]

@@ -95,12 +95,28 @@ class CaptionSettings(Strict):
         return self
 
 
+class EmbeddingSettings(Strict):
+    """A Hugging Face vision model that embeds frames instead of the built-in layout of light, colour and edges."""
+
+    model: str  # a Hugging Face id, or a folder with config.json, preprocessor_config.json and model.safetensors
+    revision: str | None = None  # a commit, so that the numbers stay those of one model
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch: int = Field(32, ge=1)  # frames of one forward pass
+    frame_px: int = Field(224, ge=16)  # their shorter side
+    fps: float = Field(2.0, gt=0)  # frames a second of recording
+    gpus: float = Field(0.0, ge=0)  # of one worker; without, it runs on the CPU
+    cpus: float = Field(1.0, ge=0)  # of one worker
+    memory_mb: int = Field(4096, ge=1)  # of one worker
+    workers: int | None = None  # None: as many as the cluster has room for and the others keep busy
+
+
 class MeasureSettings(Strict):
     """How episodes are measured. `task` switches on the checks that know a task; foreign data has none."""
 
     task: str | None = None
     segment_s: float = 60.0
     frame_px: int = 96  # shorter side of the frames that image checks see
+    embedding: EmbeddingSettings | None = None  # None: the built-in layout
     caption: CaptionSettings | None = None  # None: the heuristic tagger alone
 
 
