@@ -1,6 +1,5 @@
 """Rollouts as Ray actors: each asks for the next scene when it is done with one, and one that dies is replaced."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -37,9 +36,6 @@ class Worker:
         if result is None or result.recording is None or not result.success:
             return result
         return replace(result, recording=film(result.recording))
-
-    def pid(self) -> int:
-        return os.getpid()
 
     def errors(self, models: list[str], episode: PackedEpisode) -> list[Errors | None]:
         return errors_of(self._data, [self._policy(model) for model in models], episode)

@@ -63,6 +63,10 @@ def measured(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> tuple
     return store, config, run(config, execution(store, "first"))[DAY]
 
 
+def pid_of(worker: Any) -> int:
+    return int(ray.get(worker.__ray_call__.remote(lambda _: os.getpid())))
+
+
 def test_both_face_the_same_scenes(measured: tuple[Store, EvaluateConfig, Any]) -> None:
     store, _, result = measured
     told = result.output["scores"]
@@ -126,7 +130,7 @@ def test_an_actor_that_is_killed_is_replaced_and_the_result_is_the_same(measured
 
         def kill(count: int) -> None:
             if count in killed:
-                os.kill(ray.get(pool.workers[count % 2].pid.remote()), signal.SIGKILL)
+                os.kill(pid_of(pool.workers[count % 2]), signal.SIGKILL)
 
         trials = pool.run([("trial", (config.candidate, scene, False)) for scene in scenes], kill)
         assert pool.deaths == len(killed)
@@ -141,7 +145,7 @@ def test_actors_that_keep_dying_are_an_error_of_one_line(measured: tuple[Store, 
     with pytest.raises(StoreError, match="evaluation workers died 2 times") as error, actors.Pool(1, config.store, config.data, SETTINGS) as pool:
 
         def kill(count: int) -> None:
-            os.kill(ray.get(pool.workers[0].pid.remote()), signal.SIGKILL)
+            os.kill(pid_of(pool.workers[0]), signal.SIGKILL)
 
         pool.run([("trial", (config.candidate, scene_of(seed), False)) for seed in range(4)], kill)
     assert "\n" not in str(error.value)
