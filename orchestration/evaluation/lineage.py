@@ -1,0 +1,213 @@
+"""Where a model comes from, and where an episode went: `flywheel explain MODEL`, `flywheel where EPISODE`. Reads what was published, starts nothing."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from orchestration.curation.overrides import find as find_episode
+from orchestration.evaluation import history
+from orchestration.evaluation.by_hand import find_model
+from orchestration.evaluation.record import days_of
+from orchestration.placement.decision import ASSET, decision_in
+from ray_jobs.seam.errors import NotFound
+from ray_jobs.seam.layout import attempt_prefix, generations, pointer
+from ray_jobs.seam.results import Pointer, read_pointer
+from ray_jobs.seam.store import Store
+from ray_jobs.seam.tables import from_bytes
+
+HOUR_NS = 3_600 * 1_000_000_000
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the jobs behind one publication took, retries and all. seconds: None where the attempts are swept."""
+
+    attempts: int
+    seconds: float | None
+    code: str | None
+
+
+def explain(store: Store, name: str) -> str:
+    """Everything that made a model, as text. Raises UserError where there is no such model, or several."""
+    prefix = find_model(store, name)
+    lineage = json.loads(store.get(f"{prefix}/lineage.json"))
+    made = list(_published(store, "policy", prefix))
+    judged = list(_published(store, "evaluation", prefix))
+    lines = [prefix, *_made(store, prefix, lineage, made), "", *_data(store, lineage), "", *_evaluated(store, judged), "", *_reign(store, prefix)]
+    return "\n".join(lines)
+
+
+def _published(store: Store, asset: str, prefix: str) -> Iterator[Pointer]:
+    """Publications of any generation whose model it is, oldest day first; of a day the newest one."""
+    for day in days_of(store, asset):
+        for generation in reversed(generations(store, asset, day)):
+            found = Pointer.model_validate_json(store.get(pointer(asset, day, generation)))
+            if found.output.get("model") == prefix:
+                yield found
+                break
+
+
+def _made(store: Store, prefix: str, lineage: Row, made: list[Pointer]) -> list[str]:
+    config, settings = json.loads(store.get(f"{prefix}/config.json")), lineage["settings"]
+    jobs = [_job(store, each) for each in made]
+    code = lineage.get("code") or next((job.code for job in jobs if job.code), None)
+    lines = [
+        f"  policy      {config['policy']}, sees camera {config['camera'] or 'none'}",
+        f"  trained     {lineage['steps']} steps of {settings.get('batch')} in {lineage['seconds']:.0f} s, resumed from step {lineage['resumed_from_step']}",
+        f"  for         {', '.join(each.day for each in made) or 'no day that is published'}",
+        f"  code        {code or 'unknown: its attempts are swept'}",
+        f"  versions    {', '.join(f'{name} {version}' for name, version in sorted(lineage['versions'].items()))}",
+        f"  seeds       training {settings.get('seed')}",
+        f"  selection   {_selection(lineage, settings)}",
+        f"  settings    {', '.join(f'{name} {value}' for name, value in sorted(settings.items()))}",
+        f"  metrics     {', '.join(f'{name} {value:.4g}' for name, value in sorted(lineage['metrics'].items()))}",
+    ]
+    return [*lines, *(f"  cost        {_cost(store, each, job, settings)}" for each, job in zip(made, jobs, strict=True))]
+
+
+def _selection(lineage: Row, settings: Row) -> str:
+    chosen = lineage.get("selection") or "everything kept that has the commonest shape"
+    every = settings.get("holdout")
+    return f"{chosen}; one episode in {every} held out, by its id" if every else str(chosen)
+
+
+def _job(store: Store, published: Pointer) -> Job:
+    """From the attempts of its base, as the store knows them."""
+    base, _, number = (published.attempt or "").rpartition("-a")
+    if not base:
+        return Job(0, None, None)
+    launched = _document(store, f"{attempt_prefix(base, int(number))}/attempt.json")
+    seconds, count = 0.0, 0
+    for attempt in range(1, int(number) + 1):
+        begun, ended = (_document(store, f"{attempt_prefix(base, attempt)}/{name}.json") for name in ("submitted", "ended"))
+        if begun and ended:
+            seconds, count = seconds + ended["at"] - begun["at"], count + 1
+    return Job(int(number), seconds if count else None, (launched or {}).get("code"))
+
+
+def _document(store: Store, key: str) -> Row | None:
+    data = store.find(key)
+    return json.loads(data) if data else None
+
+
+def _cost(store: Store, published: Pointer, job: Job, settings: Row) -> str:
+    """Of the job that published the model; of its placement where it was placed."""
+    if job.seconds is None:
+        return f"of the run of {published.day}: unknown, its attempts are swept"
+    workers = settings.get("workers") or 1
+    text = f"of the run of {published.day}: {job.seconds:.0f} s in {job.attempts} attempts, at most {job.seconds * workers:.0f} worker seconds"
+    if placed := published.output.get(ASSET):
+        found = _decision(store, published.day, placed["id"])
+        if found is not None:
+            text += f"; on {found.target} ({found.region}) about {job.seconds / 3600 * found.price + found.copy_cost + found.spent:.2f} USD with its copies"
+    return text
+
+
+def _decision(store: Store, day: str, generation: str) -> Any:
+    data = store.find(pointer(ASSET, day, generation))
+    return decision_in(Pointer.model_validate_json(data)) if data else None
+
+
+def _data(store: Store, lineage: Row) -> list[str]:
+    """Robot-hours that it learned from by day, robot and task; and the datasets by name."""
+    hours: dict[str, dict[str, float]] = {"day": defaultdict(float), "robot": defaultdict(float), "task": defaultdict(float)}
+    counts: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in hours}
+    lines = ["learned from"]
+    unknown = 0
+    for dataset in lineage["datasets"]:
+        rows = episode_rows(store, dataset["day"], set(dataset["trained_on"]))
+        unknown += len(dataset["trained_on"]) - len(rows)
+        for row in rows.values():
+            length = max(0, (row["end_ns"] or 0) - (row["start_ns"] or 0)) / HOUR_NS
+            for kind, value in (("day", dataset["day"]), ("robot", row["robot"] or "unknown"), ("task", row["task"] or "none told")):
+                hours[kind][value] += length
+                counts[kind][value] += 1
+        lines.append(
+            f"  {dataset['day']}  {dataset['prefix']}  {len(dataset['trained_on'])} episodes, {len(dataset['held_out'])} held out, "
+            f"{len(dataset['uploads'])} uploads, manifest {dataset['manifest_sha256'][:12]}"
+        )
+    for kind, found in hours.items():
+        lines.append(f"by {kind}")
+        lines += [f"  {value:<40} {counts[kind][value]:>7} episodes {length:>10.3f} robot-hours" for value, length in sorted(found.items())]
+    if unknown:
+        lines.append(f"{unknown} episodes are in no table of their day any more: their hours are not counted")
+    return lines
+
+
+def episode_rows(store: Store, day: str, wanted: set[str]) -> dict[str, Row]:
+    """Rows of EPISODES by id, from the newest table of the day that holds them."""
+    found: dict[str, Row] = {}
+    for generation in reversed(generations(store, "episodes", day)):
+        if not wanted - found.keys():
+            break
+        table = Pointer.model_validate_json(store.get(pointer("episodes", day, generation))).output.get("episodes")
+        try:
+            rows = from_bytes(store.get(table)) if table else []
+        except NotFound:
+            continue
+        for row in rows:
+            if row["status"] == "ok" and row["episode_id"] in wanted:
+                found.setdefault(row["episode_id"], row)
+    return found
+
+
+def _evaluated(store: Store, judged: list[Pointer]) -> list[str]:
+    if not judged:
+        return ["never evaluated"]
+    lines = ["evaluated"]
+    for each in judged:
+        scores, job = each.output["scores"], _job(store, each)
+        told = scores["candidate"]
+        success = f"{told['successes']} of {told['rollouts']} [{told['low']:.0%}, {told['high']:.0%}]" if told["rollouts"] else "not rolled out"
+        offline = (scores.get("offline") or {}).get("candidate")
+        error = f", offline error {offline['error']:.3f}" if offline and offline["error"] is not None else ""
+        against = (scores.get("champion") or {}).get("model") or "nobody"
+        lines.append(f"  {each.day}  {success}{error}, against {against}" + (f", {job.seconds:.0f} s" if job.seconds is not None else ""))
+        lines.append(f"              scenes {scores['manifest']}" if scores.get("manifest") else "              no scenes")
+        if scores.get("failures"):
+            lines.append(f"              failures {scores['failures']['prefix']}")
+        lines += [f"              {'promoted' if each.output['promote'] else 'refused'}: {'; '.join(each.output['reasons'])}"]
+    return lines
+
+
+def _reign(store: Store, prefix: str) -> list[str]:
+    spans = reigns(history.counted(history.read_moves(store))).get(prefix)
+    return ["champion", *(f"  {span}" for span in spans)] if spans else ["never the champion"]
+
+
+def reigns(chain: list[history.Move]) -> dict[str, list[str]]:
+    """Model -> from when to when it was the champion, and by whom."""
+    found: dict[str, list[str]] = {}
+    for number, move in enumerate(chain):
+        until = _moment(chain[number + 1]) if number + 1 < len(chain) else "now"
+        by = f"the gate ({move.day})" if move.how == "gate" else f"{move.how} by hand"
+        found.setdefault(move.model, []).append(f"from {_moment(move)} to {until} by {by}: {'; '.join(move.reasons)}")
+    return found
+
+
+def _moment(move: history.Move) -> str:
+    return f"{move.when:%Y-%m-%d %H:%M}" if move.when else move.generation
+
+
+def where(store: Store, start: str, day: str | None = None) -> str:
+    """Every model that an episode reached, as text. `start`: its id, or the first characters. Raises UserError."""
+    day, episode = find_episode(store, start, day)
+    judged = read_pointer(store, "verdicts", day)
+    assert judged is not None  # it was found in them
+    lines = [f"{episode} of {day}"]
+    for row in from_bytes(store.get(judged.output["verdicts"])):
+        if row["episode_id"] == episode:
+            lines.append(f"  {row['verdict']:<11} {row['robot']}, {row['task'] or 'no task'}, {row['duration_s'] or 0:.1f} s, {row['upload']}")
+            lines += [f"              {reason}" for reason in row["reasons"]]
+    crowned = reigns(history.counted(history.read_moves(store)))
+    reached = []
+    for prefix in sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")}):
+        for dataset in json.loads(store.get(f"{prefix}/lineage.json"))["datasets"]:
+            for role, name in (("learned from it", "trained_on"), ("held it out", "held_out")):
+                if episode in dataset[name]:
+                    reached.append(f"  {prefix}  {role}, in {dataset['prefix']}")
+                    reached += [f"              champion {span.split(': ')[0]}" for span in crowned.get(prefix, ())]
+    return "\n".join([*lines, "models", *(reached or ["  none"])])
