@@ -11,8 +11,9 @@ from orchestration.launching.work import Outcome
 from orchestration.partitions import DAILY, window
 from orchestration.placement.asset import decision_for, placement
 from orchestration.placement.decision import COPIES, Decision
+from orchestration.settings import Settings
 from orchestration.steps import Flywheel, Planned, heavy, launch, metadata, needed, told
-from ray_jobs.seam.configs import CopyConfig, DayDataset, PackConfig
+from ray_jobs.seam.configs import CopyConfig, CopySettings, DayDataset, PackConfig
 from ray_jobs.seam.results import read_pointer
 from ray_jobs.seam.store import Store
 
@@ -101,7 +102,7 @@ def _copying(flywheel: Flywheel, wanted: tuple[str, ...], decision: Decision | N
 
     def config(days: tuple[str, ...]) -> CopyConfig:
         datasets = {day: DayDataset(**packed[day].output["dataset"]) for day in days if packed[day].output.get("dataset")}
-        return CopyConfig(store=settings.store_config(), days=days, destination=destination, datasets=datasets, settings=settings.copying)
+        return CopyConfig(store=settings.store_config(), days=days, destination=destination, datasets=datasets, settings=_copy_settings(settings, decision))
 
     return Planned(
         asset=decision.copies if decision else COPIES,
@@ -110,3 +111,13 @@ def _copying(flywheel: Flywheel, wanted: tuple[str, ...], decision: Decision | N
         day_inputs={day: {"dataset": pointer.output_digest or "no data"} for day, pointer in packed.items()},
         config_for=config,
     )
+
+
+def _copy_settings(settings: Settings, decision: Decision | None) -> CopySettings:
+    """Of a placed day the link says what each GB costs, and the copy stops before it takes more than the day may still cost."""
+    if decision is None or settings.placement is None:
+        return settings.copying
+    link = next((each for each in settings.placement.links if (each.source, each.destination) == (settings.placement.home, decision.region)), None)
+    left = settings.placement.max_cost - decision.spent
+    cap = left if settings.copying.egress_cap_usd is None else min(left, settings.copying.egress_cap_usd)
+    return settings.copying.model_copy(update={"egress_usd_per_gb": link.price_per_gb if link else 0.0, "egress_cap_usd": cap})

@@ -42,4 +42,5 @@ def what_is_packed(store: Store, settings: Settings, day: str) -> Packed:
 def plan_for(settings: PlacementSettings, found: list[Offer], data: Packed, moves: tuple[Move, ...] = ()) -> Plan:
     """The plan after these moves: what they cost is spent, and their targets are not tried again."""
     budget = settings.max_cost - sum(move.cost for move in moves)
-    return decide(settings.needs, found, data.missing, settings.home, settings.links, budget, {move.target: move.why for move in moves})
+    links = [link.model_copy(update={"mb_per_s": data.rates.get(link.destination, link.mb_per_s)}) for link in settings.links if link.source == settings.home]
+    return decide(settings.needs, found, data.missing, settings.home, links, budget, {move.target: move.why for move in moves})

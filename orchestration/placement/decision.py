@@ -12,6 +12,7 @@ from ray_jobs.seam.store import Store, StoreConfig
 
 ASSET = "placement"
 COPIES = "dataset_at_compute"
+TELLING_BYTES = 64 * 10**6  # a smaller copy is over before it tells how fast a link is
 
 
 class Move(Strict):
@@ -65,15 +66,17 @@ def decision_in(pointer: Pointer) -> Decision | None:
 
 @dataclass(frozen=True)
 class Packed:
-    """The window of a day: what is packed of each of its days, and what each region's store lacks of it in bytes."""
+    """The window of a day: what is packed of each of its days, what each region's store lacks of it, and how fast the last copy there was."""
 
     read: dict[str, str]  # day -> digest of its dataset, absences listed
-    missing: dict[str, int]
+    missing: dict[str, int]  # region -> bytes
+    rates: dict[str, float]  # region -> 10^6 bytes per second, where a copy was large enough to tell
 
 
 def packed(store: Store, days: tuple[str, ...], regions: tuple[str, ...]) -> Packed:
     read: dict[str, str] = {}
     missing = dict.fromkeys(regions, 0)
+    rates: dict[str, float] = {}
     for day in days:
         pointer = read_pointer(store, "curated_dataset", day)
         if pointer is None or not pointer.output.get("dataset"):
@@ -84,7 +87,9 @@ def packed(store: Store, days: tuple[str, ...], regions: tuple[str, ...]) -> Pac
             there = read_pointer(store, copies_in(region), day)
             if there is None or there.output.get("dataset") != pointer.output["dataset"]:
                 missing[region] += pointer.counts.get("bytes", 0)
-    return Packed(read, missing)
+            if there and there.counts.get("bytes", 0) >= TELLING_BYTES and "copy_mb_per_s" in there.shown:
+                rates[region] = float(there.shown["copy_mb_per_s"].value)
+    return Packed(read, missing, rates)
 
 
 def decision_of(id: str, root_run: str, plan: Plan, settings: PlacementSettings, terms: Mapping[str, Terms], moves: tuple[Move, ...] = ()) -> Decision:

@@ -33,7 +33,7 @@ class Terms(Strict):
 
 
 class Link(Strict):
-    """What moving data from one region to another costs (USD per 10^9 bytes) and how fast it went (10^6 bytes per second)."""
+    """What moving data from one region to another costs (USD per 10^9 bytes) and how fast it goes (10^6 bytes per second) until a copy has told."""
 
     source: str
     destination: str

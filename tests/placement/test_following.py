@@ -21,7 +21,7 @@ from orchestration.placement.decision import Decision
 from orchestration.steps import Flywheel
 from orchestration.training.assets import policy
 from ray_jobs.seam.layout import attempt_prefix, generations, pointer
-from ray_jobs.seam.results import Closed, DayResult, Pointer, read_pointer
+from ray_jobs.seam.results import Closed, DayResult, Pointer, Shown, read_pointer
 from ray_jobs.seam.store import Store, StoreConfig
 
 DAYS = ("2026-01-05", "2026-01-06")
@@ -55,7 +55,12 @@ class Scripted(Target):
     def result(self, attempt: Attempt, day: str) -> DayResult:
         if attempt.module == "ray_jobs.transfer":
             dataset = attempt.config["datasets"][day]
-            return DayResult(counts={"bytes": GB}, output={"dataset": dataset}, output_digest=dataset["manifest_sha256"])
+            return DayResult(
+                counts={"bytes": GB},
+                shown={"copy_mb_per_s": Shown(type="float", value=40.0)},
+                output={"dataset": dataset},
+                output_digest=dataset["manifest_sha256"],
+            )
         return DayResult(output={"model": "models/m"}, output_digest="m")
 
     def find(self, name: str) -> Job | None:
@@ -172,6 +177,8 @@ def test_the_window_is_copied_to_where_the_day_is_placed_and_trained_there(deplo
     chosen = deployment.decision()
     assert (chosen.target, chosen.copy_cost, chosen.cost, chosen.moves) == ("cheap", 0.2, 8.2, ())
     assert deployment.copied() == [("a", DAYS)]
+    (copy,) = TARGETS["small"].created
+    assert (copy.config["settings"]["egress_usd_per_gb"], copy.config["settings"]["egress_cap_usd"]) == (0.1, 100.0)
     (attempt,) = TARGETS["cheap"].created
     assert attempt.config["data"]["url"] == chosen.store.url and [each["day"] for each in attempt.config["view"]] == list(DAYS)
     trained = read_pointer(deployment.store, "policy", DAY)
@@ -210,6 +217,7 @@ def test_new_data_is_placed_anew_and_only_it_is_copied(deployment: Deployment) -
     assert deployment.run(*ALL).success
     assert deployment.decision().id > before.id and deployment.decision().ranked[0]["copy_bytes"] == GB
     assert deployment.copied() == [("a", DAYS), ("a", (DAY,))]
+    assert [each["starts_s"] - 120 for each in deployment.decision().ranked] == [25.0, 20.0], "the last copy to a was slow; b's link is as settings say"
 
 
 @pytest.mark.parametrize("dies", ["before the copy", "before the launch"])
