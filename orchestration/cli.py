@@ -35,14 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
     preview = verbs.add_parser("preview", help="what other thresholds, or newer stages, would change: counts by reason, before any compute")
     preview.add_argument("--thresholds", type=Path, help="a YAML document of the thresholds that change; without it, those of the settings")
     preview.add_argument("--days", default="", help="FIRST..LAST, or one day; without it, all that are judged")
-    for verb in (override, review, preview):
+    explain = verbs.add_parser("explain", help="what made a model: its days, episodes, robot-hours, selection, code, seeds, cost, and how it was judged")
+    explain.add_argument("model", help="the model's hash, or its first characters")
+    where = verbs.add_parser("where", help="where an episode went: every model that learned from it or held it out")
+    where.add_argument("episode", help="the episode's id, or its first characters")
+    where.add_argument("--day", help="the episode's day, where its id is in several")
+    for verb in (override, review, preview, explain, where):
         verb.add_argument("--data", type=Path, help="the folder of own recordings whose loop is meant; else FLYWHEEL_SETTINGS, else the demo")
     verbs.add_parser("clean", help="remove what the loops made")
     chosen = parser.parse_args(arguments)
     for asked in (signal.SIGINT, signal.SIGTERM):  # asked to end is asked to end, by key or by signal; a background shell had SIGINT ignored
         signal.signal(asked, signal.default_int_handler)
     try:
-        return {"loop": _loop, "ui": _ui, "override": _override, "review": _review, "preview": _preview, "clean": _clean}[chosen.verb](chosen)
+        verb = {"loop": _loop, "ui": _ui, "override": _override, "review": _review, "preview": _preview, "explain": _explain, "where": _where, "clean": _clean}
+        return verb[chosen.verb](chosen)
     except FlywheelError as error:
         print(f"flywheel: {error}", file=sys.stderr)
         return 1
@@ -124,6 +130,22 @@ def _preview(chosen: argparse.Namespace) -> int:
     first, _, last = chosen.days.partition("..")
     days = preview.judged_days(store, first or None, last or first or None)
     print(preview.told(preview.rejudged(store, days, thresholds), preview.measured_again(store, days, preview.versions_here(settings))))
+    return 0
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    from orchestration.evaluation import lineage
+    from ray_jobs.seam.store import Store
+
+    print(lineage.explain(Store(_settings(chosen).store_config()), chosen.model))
+    return 0
+
+
+def _where(chosen: argparse.Namespace) -> int:
+    from orchestration.evaluation import lineage
+    from ray_jobs.seam.store import Store
+
+    print(lineage.where(Store(_settings(chosen).store_config()), chosen.episode, chosen.day))
     return 0
 
 

@@ -4,13 +4,11 @@ import dagster as dg
 from pydantic import Field
 
 from orchestration.evaluation import history, plots
+from orchestration.evaluation.lineage import find_model
 from orchestration.evaluation.record import read_points
 from orchestration.steps import Flywheel, publish_light, run_info
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.results import DayResult
-from ray_jobs.seam.store import Store
-
-SHORTEST = 8  # characters of a model's hash
 
 
 class Promotion(dg.Config):
@@ -21,20 +19,6 @@ class Promotion(dg.Config):
 class Rollback(dg.Config):
     reason: str = Field(description="Why; the gate will not promote the model again that is left, a person may")
     to: str | None = Field(default=None, description="The model's hash, or its first characters; else the champion before")
-
-
-def find_model(store: Store, name: str) -> str:
-    """The prefix of the one whole model of that name. Raises UserError where there is none, or several."""
-    wanted = name.strip().removeprefix("models/").rstrip("/")
-    if len(wanted) < SHORTEST:
-        raise UserError(f"{name!r} is too short for a model: give at least {SHORTEST} characters of its hash")
-    if store.exists(f"models/{wanted}/lineage.json"):
-        return f"models/{wanted}"
-    found = sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")})
-    found = [prefix for prefix in found if prefix.startswith(f"models/{wanted}")]
-    if len(found) != 1:
-        raise UserError(f"{len(found)} models begin with {wanted!r}" + (f": {', '.join(found)}" if found else ": look at the policies in the UI for its hash"))
-    return found[0]
 
 
 def _move(context: dg.OpExecutionContext, flywheel: Flywheel, how: history.How, model: str, reason: str) -> None:

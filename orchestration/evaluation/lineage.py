@@ -8,15 +8,15 @@ from typing import Any
 
 from orchestration.curation.overrides import find as find_episode
 from orchestration.evaluation import history
-from orchestration.evaluation.by_hand import find_model
 from orchestration.evaluation.record import days_of
 from orchestration.placement.decision import ASSET, decision_in
-from ray_jobs.seam.errors import NotFound
+from ray_jobs.seam.errors import NotFound, UserError
 from ray_jobs.seam.layout import attempt_prefix, generations, pointer
 from ray_jobs.seam.results import Pointer, read_pointer
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
 
+SHORTEST = 8  # characters of a model's hash
 HOUR_NS = 3_600 * 1_000_000_000
 Row = dict[str, Any]
 
@@ -28,6 +28,20 @@ class Job:
     attempts: int
     seconds: float | None
     code: str | None
+
+
+def find_model(store: Store, name: str) -> str:
+    """The prefix of the one whole model of that name. Raises UserError where there is none, or several."""
+    wanted = name.strip().removeprefix("models/").rstrip("/")
+    if len(wanted) < SHORTEST:
+        raise UserError(f"{name!r} is too short for a model: give at least {SHORTEST} characters of its hash")
+    if store.exists(f"models/{wanted}/lineage.json"):
+        return f"models/{wanted}"
+    found = sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")})
+    found = [prefix for prefix in found if prefix.startswith(f"models/{wanted}")]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} models begin with {wanted!r}" + (f": {', '.join(found)}" if found else ": look at the policies in the UI for its hash"))
+    return found[0]
 
 
 def explain(store: Store, name: str) -> str:
