@@ -47,8 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
     for asked in (signal.SIGINT, signal.SIGTERM):  # asked to end is asked to end, by key or by signal; a background shell had SIGINT ignored
         signal.signal(asked, signal.default_int_handler)
     try:
-        verb = {"loop": _loop, "ui": _ui, "override": _override, "review": _review, "preview": _preview, "explain": _explain, "where": _where, "clean": _clean}
-        return verb[chosen.verb](chosen)
+        carry_out = {
+            "loop": _loop,
+            "ui": _ui,
+            "override": _override,
+            "review": _review,
+            "preview": _preview,
+            "explain": _explain,
+            "where": _where,
+            "clean": _clean,
+        }
+        return carry_out[chosen.verb](chosen)
     except FlywheelError as error:
         print(f"flywheel: {error}", file=sys.stderr)
         return 1
