@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_jobs.packing import stats
+from ray_jobs.packing.augment import source_of
 from ray_jobs.packing.features import (
     ACTION,
     CHUNKS_SIZE,
@@ -20,6 +21,7 @@ from ray_jobs.packing.features import (
     EPISODES_PATH,
     PROVENANCE_PATH,
     STATE,
+    SYNTHETIC,
     VIDEO_FILE_MB,
     VIDEO_PATH,
     Shape,
@@ -28,6 +30,7 @@ from ray_jobs.packing.features import (
 )
 from ray_jobs.packing.prepare import Prepared
 from ray_jobs.packing.video import Parameters, Segment, VideoFile
+from ray_jobs.seam.model import canonical
 
 OPEN_FILES = 16
 MB = 1024 * 1024
@@ -41,6 +44,10 @@ PROVENANCE = pa.schema(
         ("start_ns", pa.int64()),
         ("alignment", pa.string()),  # how the streams were put on one grid
         ("notes", pa.list_(pa.string())),
+        ("synthetic", pa.bool_()),  # made up from `source_episode_id` by `recipe`, a document of augment.Recipe
+        ("source_episode_id", pa.string()),
+        ("recipe", pa.string()),
+        ("tags", pa.map_(pa.string(), pa.string())),  # of its verdict, sorted by name
     ]
 )
 
@@ -143,6 +150,9 @@ class DatasetWriter:
         columns["timestamp"] = (steps / self.shape.fps).astype(np.float32)
         for key, numbers in zip(COUNTERS, (steps, np.full(count, index), self.frames + steps, np.full(count, task)), strict=True):
             columns[key] = numbers.astype(np.int64)
+        recipe = episode.row.get("recipe")
+        if self.shape.augmented:
+            columns[SYNTHETIC] = np.full(count, recipe is not None)
         file = self._data.append(pa.table({key: _column(values) for key, values in columns.items()}))
         measured = {key: stats.of_values(values) for key, values in columns.items()}
         spans = {}
@@ -152,11 +162,16 @@ class DatasetWriter:
         row: dict[str, Any] = {"episode_index": index, "tasks": [episode.task], "length": count}
         row |= {"data/chunk_index": file // CHUNKS_SIZE, "data/file_index": file % CHUNKS_SIZE}
         row |= {"dataset_from_index": self.frames, "dataset_to_index": self.frames + count}
+        made: dict[str, Any] = {"synthetic": recipe is not None, "source_episode_id": source_of(episode.row)}
+        if self.shape.augmented:
+            row |= made
         self._rows.append(row)
         self._spans.append(spans)
         self._stats.append(measured)
+        made["recipe"] = canonical(recipe) if recipe else None
         source = {key: episode.row[key] for key in ("episode_id", "robot", "upload", "day", "start_ns")}
-        self._provenance.append({"episode_index": index, "alignment": episode.method, "notes": list(episode.notes), **source})
+        tags = sorted((episode.row.get("tags") or {}).items())
+        self._provenance.append({"episode_index": index, "alignment": episode.method, "notes": list(episode.notes), **made, "tags": tags, **source})
         self.robots[episode.row["robot"]] += 1
         self.frames += count
         return index

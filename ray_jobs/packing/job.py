@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from ray_jobs.contact_sheet import contact_sheet
 from ray_jobs.driver import Execution
+from ray_jobs.packing.augment import expand
 from ray_jobs.packing.dataset import DatasetWriter
 from ray_jobs.packing.features import Shape
 from ray_jobs.packing.manifest import NAME, Manifest, manifest_of
@@ -44,6 +45,7 @@ class Packing:
     left_out: dict[str, str] = field(default_factory=dict)
     remuxed: int = 0
     transcoded: int = 0
+    synthetic: int = 0  # episodes
     clips: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
 
@@ -53,30 +55,30 @@ def run(config: PackConfig, execution: Execution) -> dict[str, DayResult]:
     results = {}
     for day in config.days:
         try:
-            results[day] = pack_day(store, day, chosen(store, config, day), execution)
+            results[day] = pack_day(store, day, expand(chosen(store, config, day), config.augment), execution, config.augment is not None)
         except NotFound as error:
             results[day] = DayResult(status="failed", reason=f"{error}; judge {day} again")
     return results
 
 
 def chosen(store: Store, config: PackConfig, day: str) -> list[dict[str, Any]]:
-    """EPISODES rows of the kept episodes in packing order: by start, then id, whatever the tables' order."""
+    """EPISODES rows of the kept episodes, with the tags of their verdicts, in packing order: by start, then id, whatever the tables' order."""
     if day not in config.episodes or day not in config.verdicts:
         return []
     verdicts = from_bytes(store.get(config.verdicts[day]))
-    kept = {row["episode_id"] for row in verdicts if row["verdict"] in config.keep}
+    kept = {row["episode_id"]: row.get("tags") or {} for row in verdicts if row["verdict"] in config.keep}
     rows = {row["episode_id"]: row for row in from_bytes(store.get(config.episodes[day])) if row["status"] == "ok"}
-    return sorted((rows[name] for name in kept & rows.keys()), key=lambda row: (row["start_ns"] or 0, row["episode_id"]))
+    return sorted(({**rows[name], "tags": kept[name]} for name in kept.keys() & rows.keys()), key=lambda row: (row["start_ns"] or 0, row["episode_id"]))
 
 
-def pack_day(store: Store, day: str, rows: list[dict[str, Any]], execution: Execution) -> DayResult:
+def pack_day(store: Store, day: str, rows: list[dict[str, Any]], execution: Execution, augmented: bool = False) -> DayResult:
     """Build in a temporary folder, hash, upload; nothing is written where the same dataset is already whole."""
     if not rows:
         return _empty("nothing kept", {})
     try:
         with tempfile.TemporaryDirectory(prefix="packing-") as folder:
             root = Path(folder) / "dataset"
-            packing = build(store, rows, root, Path(folder), lambda done: execution.progress(day, "pack", done, len(rows)))
+            packing = build(store, rows, root, Path(folder), lambda done: execution.progress(day, "pack", done, len(rows)), augmented)
             if not packing.writers:
                 return _empty("no kept episode could be packed", packing.left_out)
             episodes = sum(writer.episodes for writer in packing.writers.values())
@@ -88,7 +90,7 @@ def pack_day(store: Store, day: str, rows: list[dict[str, Any]], execution: Exec
     return _result(dataset, manifest, packing)
 
 
-def build(store: Store, rows: list[dict[str, Any]], root: Path, scratch: Path, progress: Callable[[int], None]) -> Packing:
+def build(store: Store, rows: list[dict[str, Any]], root: Path, scratch: Path, progress: Callable[[int], None], augmented: bool = False) -> Packing:
     """Pack the rows in their order below `root`. An episode that cannot be packed is left out and named, never fatal."""
     packing = Packing()
     folder = root.parent / "shapes"
@@ -97,7 +99,7 @@ def build(store: Store, rows: list[dict[str, Any]], root: Path, scratch: Path, p
             packing.left_out[row["episode_id"]] = outcome
         else:
             with outcome.files:
-                shape = Shape.of(outcome)
+                shape = Shape.of(outcome, augmented)
                 writer = packing.writers.setdefault(shape, DatasetWriter(folder / shape.folder(), shape))
                 writer.append(outcome)
             _count(packing, outcome)
@@ -138,6 +140,7 @@ def _in_order(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Itera
 
 
 def _count(packing: Packing, episode: Prepared) -> None:
+    packing.synthetic += "recipe" in episode.row
     for camera in episode.cameras.values():
         packing.transcoded += camera.segment.transcoded
         packing.remuxed += not camera.segment.transcoded
@@ -165,7 +168,7 @@ def publish(store: Store, root: Path, manifest: Manifest) -> DayDataset:
 
 
 def _empty(reason: str, left_out: dict[str, str]) -> DayResult:
-    counts = {"episodes": 0, "frames": 0, "bytes": 0, "remuxed": 0, "transcoded": 0, "left_out": len(left_out)}
+    counts = {"episodes": 0, "frames": 0, "bytes": 0, "remuxed": 0, "transcoded": 0, "synthetic": 0, "left_out": len(left_out)}
     return DayResult(reason=reason, counts=counts, output={"dataset": None}, output_digest=digest(None), shown=_shown_left_out(left_out))
 
 
@@ -176,6 +179,7 @@ def _result(dataset: DayDataset, manifest: Manifest, packing: Packing) -> DayRes
         "bytes": manifest.total_bytes,
         "remuxed": packing.remuxed,
         "transcoded": packing.transcoded,
+        "synthetic": packing.synthetic,
         "left_out": len(packing.left_out),
     }
     seconds = sum(writer.frames / shape.fps for shape, writer in packing.writers.items())

@@ -37,12 +37,15 @@ class PackedEpisode(Strict):
     """One episode of a packed day. `file` is a key of the store; its rows are row group `row_group` of that file."""
 
     episode_id: str
+    source_episode_id: str  # the recorded episode: itself, or what a synthetic one was made of
+    synthetic: bool
     episode_index: int  # within its shape's LeRobot dataset
     dataset: str  # key prefix of that LeRobot dataset
     day: str
     robot: str
     upload: str
     task: str
+    tags: dict[str, str]  # of its verdict
     length: int
     fps: int
     state_names: tuple[str, ...]
@@ -95,12 +98,15 @@ def _episodes(store: Store, root: str, day: str) -> list[PackedEpisode]:
         made.append(
             PackedEpisode(
                 episode_id=source["episode_id"],
+                source_episode_id=source.get("source_episode_id") or source["episode_id"],
+                synthetic=bool(source.get("synthetic")),
                 episode_index=row["episode_index"],
                 dataset=root,
                 day=day,
                 robot=source["robot"],
                 upload=source["upload"],
                 task=row["tasks"][0],
+                tags=dict(source.get("tags") or ()),
                 length=row["length"],
                 fps=info["fps"],
                 state_names=_names(info, STATE),

@@ -81,9 +81,11 @@ def add_episode(
 
 def pack_config(store: Store, rows: list[dict[str, Any]], rejected: tuple[str, ...] = ()) -> PackConfig:
     """Write the day's two tables; everything is kept that is not in `rejected`."""
-    verdicts = [
-        {"episode_id": row["episode_id"], "day": DAY, "robot": row["robot"], "verdict": "rejected" if row["episode_id"] in rejected else "kept"} for row in rows
-    ]
+    verdicts = []
+    for row in rows:
+        tags = {"tags.by": "me", "scene": f"drawer {row['upload']}"}
+        verdict = "rejected" if row["episode_id"] in rejected else "kept"
+        verdicts.append({"episode_id": row["episode_id"], "day": DAY, "robot": row["robot"], "verdict": verdict, "tags": tags})
     store.put("tables/episodes.parquet", to_bytes(rows, EPISODES))
     store.put("tables/verdicts.parquet", to_bytes(verdicts, VERDICTS))
     tables = {"episodes": {DAY: "tables/episodes.parquet"}, "verdicts": {DAY: "tables/verdicts.parquet"}}
