@@ -14,7 +14,7 @@ from orchestration.curation.thresholds import Thresholds
 from orchestration.evaluation.gate import GateSettings
 from orchestration.launching.places import Embedded, Place
 from orchestration.placement.requirements import PlacementSettings, Terms
-from ray_jobs.seam.configs import CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings
+from ray_jobs.seam.configs import AugmentSettings, CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import StoreConfig
@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     measure: MeasureSettings = MeasureSettings()
     thresholds: Thresholds = Field(default_factory=Thresholds.load)
+    augment: AugmentSettings | None = None  # synthetic copies of kept episodes in the packed days; None: none
     copying: CopySettings = CopySettings()
     training: TrainSettings = TrainSettings()
     evaluation: EvaluateSettings = EvaluateSettings(evaluator=None)

@@ -40,6 +40,7 @@ def curated_dataset(context: dg.AssetExecutionContext, flywheel: Flywheel) -> It
             days=days,
             episodes={day: judged[day].output["episodes"] for day in days},
             verdicts={day: judged[day].output["verdicts"] for day in days},
+            augment=settings.augment,
         )
 
     yield from heavy(
@@ -48,7 +49,7 @@ def curated_dataset(context: dg.AssetExecutionContext, flywheel: Flywheel) -> It
         Planned(
             asset="curated_dataset",
             module="ray_jobs.packing",
-            settings={"keep": ["kept"]},
+            settings={"keep": ["kept"], **({"augment": settings.augment.model_dump()} if settings.augment else {})},
             day_inputs={day: {"verdicts": pointer.output_digest} for day, pointer in judged.items()},
             config_for=config,
         ),

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ray_jobs.curation.images import grey, shrink
+from ray_jobs.curation.pictures import grey, shrink
 from ray_jobs.curation.segments import PREFIX
 from ray_jobs.curation.stage import Measured, Partial, Picks, Resources, Segment, Stage, View
 from ray_jobs.episode import EpisodeMeta

@@ -14,6 +14,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 PROVENANCE_PATH = "meta/flywheel_episodes.parquet"
+SYNTHETIC = "synthetic"  # a column of its own in datasets that hold copies made up by augment.py
 COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 
 
@@ -30,12 +31,13 @@ class Shape:
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
     cameras: tuple[tuple[str, int, int], ...]
+    augmented: bool = False  # some of them may be synthetic, and a column says which
 
     @classmethod
-    def of(cls, episode: Prepared) -> "Shape":
+    def of(cls, episode: Prepared, augmented: bool = False) -> "Shape":
         sizes = {video_key(name): camera.segment.parameters for name, camera in episode.cameras.items()}
         cameras = tuple((key, sizes[key].height, sizes[key].width) for key in sorted(sizes))
-        return cls(episode.fps, episode.state_names, episode.action_names, cameras)
+        return cls(episode.fps, episode.state_names, episode.action_names, cameras, augmented)
 
     def folder(self) -> str:
         """Name of this shape's folder where a day has several shapes."""
@@ -62,6 +64,8 @@ class Shape:
         made["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         for key in COUNTERS:
             made[key] = {"dtype": "int64", "shape": [1], "names": None}
+        if self.augmented:
+            made[SYNTHETIC] = {"dtype": "bool", "shape": [1], "names": None}
         return made
 
 

@@ -1,7 +1,9 @@
 """One episode made ready for packing: aligned, its video cut or encoded, every frame decoded once. Pure of the dataset's state."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from ray_jobs.alignment import align
 from ray_jobs.episode import Episode, open_clip, read_episode
+from ray_jobs.packing.augment import apply, source_of
 from ray_jobs.packing.stats import PictureStats, Stats, sampled_frames
 from ray_jobs.packing.video import CorruptVideo, Segment, can_keep, decoded, scan, transcode
 from ray_jobs.seam.errors import DataError
@@ -44,11 +47,13 @@ class Prepared:
 
 
 def prepare(store: Store, row: dict[str, Any], folder: Path) -> Prepared:
-    """Read, align and check one episode (a row of EPISODES); encoded clips go to `folder`.
+    """Read, align and check one episode (a row of EPISODES, or a synthetic one of `augment.expand`); encoded clips go to `folder`.
 
     Raises DataError (CorruptVideo among them, NotFound beside it) where this episode cannot be packed.
     """
-    episode = read_episode(store, row["episode_id"])
+    source_id, recipe = source_of(row), row.get("recipe")
+    change = partial(apply, recipe) if recipe else None
+    episode = read_episode(store, source_id)
     fps = max(1, round(episode.meta.fps))
     aligned = align(episode, fps)
     count = len(aligned.t_s)
@@ -60,11 +65,11 @@ def prepare(store: Store, row: dict[str, Any], folder: Path) -> Prepared:
         for name in sorted(aligned.frame_index):
             if name not in episode.meta.cameras:
                 raise DataError(f"it has frames of camera {name} and no video of it")
-            source = files.enter_context(open_clip(store, row["episode_id"], name))
+            source = files.enter_context(open_clip(store, source_id, name))
             target = folder / f"{row['episode_id']}.{len(cameras)}.mp4"
             files.callback(target.unlink, missing_ok=True)
             lead_in = episode.meta.cameras[name].lead_in
-            cameras[name] = _camera(source, lead_in, np.asarray(aligned.frame_index[name]), fps, target)
+            cameras[name] = _camera(source, lead_in, np.asarray(aligned.frame_index[name]), fps, target, change)
         return Prepared(
             row, episode.meta.task, fps, state, action, *_names(episode, state, action), cameras, aligned.method, tuple(aligned.notes), files.pop_all()
         )
@@ -87,10 +92,10 @@ def _values(values: np.ndarray | None, count: int, what: str) -> np.ndarray:
     return np.ascontiguousarray(values, np.float32)
 
 
-def _camera(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: Path) -> Camera:
-    """Keep the packets if they can be kept and decode on their own, else encode."""
+def _camera(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: Path, change: Callable[[np.ndarray], np.ndarray] | None) -> Camera:
+    """Keep the packets if they can be kept and decode on their own, else encode. Pictures that are changed are encoded."""
     seen = scan(source)
-    if can_keep(seen, lead_in, frames):
+    if change is None and can_keep(seen, lead_in, frames):
         size = seen.size * len(frames) // len(seen.keyframes)
         segment = Segment(source, int(frames[0]), len(frames), seen.parameters, size, False)
         try:
@@ -98,7 +103,7 @@ def _camera(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: Pa
         except CorruptVideo:
             if segment.first == 0:
                 raise
-    return _looked_at(transcode(source, lead_in, frames, fps, target))
+    return _looked_at(transcode(source, lead_in, frames, fps, target, change))
 
 
 def _looked_at(segment: Segment) -> Camera:

@@ -4,7 +4,7 @@ Every frame k of an episode lies at PTS k / fps in the packed file, so a grid st
 """
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -142,8 +142,10 @@ def _decode(stream: Any, packets: Iterable[Any], path: Path) -> Iterator[Any]:
             number += 1
 
 
-def transcode(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: Path) -> Segment:
+def transcode(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: Path, change: Callable[[np.ndarray], np.ndarray] | None = None) -> Segment:
     """Encode the chosen frames (int [n], not decreasing, repeats allowed) as H.264. Same input, same bytes.
+
+    `change` is applied to each picture, uint8 [h, w, 3] RGB.
 
     Raises CorruptVideo where the clip has fewer frames than are asked for, or they run backwards.
     """
@@ -158,6 +160,8 @@ def transcode(source: Path, lead_in: int, frames: np.ndarray, fps: int, target: 
         stream.width, stream.height, stream.pix_fmt = width, height, PIXELS
         stream.gop_size, stream.codec_context.thread_count = GROUP_OF_PICTURES, 1
         for index, frame in enumerate(decoded(source)):
+            if done < len(wanted) and wanted[done] == index and change is not None:
+                frame = av.VideoFrame.from_ndarray(change(frame.to_ndarray(format="rgb24")), format="rgb24")
             while done < len(wanted) and wanted[done] == index:
                 # Without a target range FFmpeg relabels full-range pictures (JPEG) as limited, and they come out too contrasty.
                 picture = frame.reformat(width=width, height=height, format=PIXELS, dst_color_range="MPEG")

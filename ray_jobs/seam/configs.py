@@ -127,12 +127,25 @@ class MeasureConfig(JobConfig):
     settings: MeasureSettings = MeasureSettings()
 
 
+class AugmentSettings(Strict):
+    """Synthetic copies of each kept episode, packed beside it and marked. Each number is the most that is drawn."""
+
+    copies: int = Field(1, ge=1, le=16)  # of each episode
+    seed: int = 0
+    brightness: float = Field(0.2, ge=0, lt=1)  # share by which values are raised or lowered
+    contrast: float = Field(0.2, ge=0, lt=1)  # share of their distance from middle grey
+    colour: float = Field(0.2, ge=0, lt=1)  # share of their distance from the pixel's own grey
+    blur_px: float = Field(1.0, ge=0)  # standard deviation of a Gaussian
+    crop: float = Field(0.05, ge=0, lt=0.5)  # share of each side that is cut away, anywhere; the rest is stretched to full size
+
+
 class PackConfig(JobConfig):
-    """`episodes` and `verdicts`: day -> key of that table. `keep` names the verdicts that are packed."""
+    """`episodes` and `verdicts`: day -> key of that table. `keep` names the verdicts that are packed. `augment`: None makes nothing up."""
 
     episodes: dict[str, str]
     verdicts: dict[str, str]
     keep: tuple[str, ...] = ("kept",)
+    augment: AugmentSettings | None = None
 
 
 class DayDataset(Strict):

@@ -39,7 +39,9 @@ def is_held_out(episode_id: str, every: int) -> bool:
 
 
 def select(store: Store, view: Iterable[DayDataset], every: int) -> Selection:
-    """The view's episodes that have actions, of the commonest shape. Raises NotFound or DataError for a dataset that is not whole."""
+    """The view's episodes that have actions, of the commonest shape. A synthetic copy is never held out, nor trained on where its source is held out.
+
+    Raises NotFound or DataError for a dataset that is not whole."""
     episodes = [episode for dataset in view for episode in episodes_of(store, dataset) if episode.action_names]
     shapes = Counter(_shape(episode) for episode in episodes)
     if not shapes:
@@ -47,8 +49,8 @@ def select(store: Store, view: Iterable[DayDataset], every: int) -> Selection:
     chosen = min(shapes, key=lambda shape: (-shapes[shape], shape))
     fitting = [episode for episode in episodes if _shape(episode) == chosen]
     return Selection(
-        train=tuple(episode for episode in fitting if not is_held_out(episode.episode_id, every)),
-        held_out=tuple(episode for episode in fitting if is_held_out(episode.episode_id, every)),
+        train=tuple(episode for episode in fitting if not is_held_out(episode.source_episode_id, every)),
+        held_out=tuple(episode for episode in fitting if not episode.synthetic and is_held_out(episode.source_episode_id, every)),
         other_shape=len(episodes) - len(fitting),
     )
 
