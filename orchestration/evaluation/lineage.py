@@ -10,7 +10,7 @@ from orchestration.curation.overrides import find as find_episode
 from orchestration.evaluation import history
 from orchestration.evaluation.record import days_of
 from orchestration.placement.decision import ASSET, decision_in
-from ray_jobs.seam.errors import NotFound, UserError
+from ray_jobs.seam.errors import DataError, NotFound, UserError
 from ray_jobs.seam.layout import attempt_prefix, generations, pointer
 from ray_jobs.seam.results import Pointer, read_pointer
 from ray_jobs.seam.store import Store
@@ -18,6 +18,7 @@ from ray_jobs.seam.tables import from_bytes
 
 SHORTEST = 8  # characters of a model's hash
 HOUR_NS = 3_600 * 1_000_000_000
+NEEDED = {"datasets", "settings", "steps", "resumed_from_step", "seconds", "versions", "metrics"}
 Row = dict[str, Any]
 
 
@@ -44,10 +45,21 @@ def find_model(store: Store, name: str) -> str:
     return found[0]
 
 
+def read_lineage(store: Store, prefix: str) -> Row:
+    """The document that training wrote beside the model. Raises DataError where it is not one of this version."""
+    try:
+        found = json.loads(store.get(f"{prefix}/lineage.json"))
+    except ValueError as error:
+        raise DataError(f"{prefix}/lineage.json is not JSON: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict) or (missing := sorted(NEEDED - found.keys())):
+        raise DataError(f"{prefix}/lineage.json is not a lineage of this version" + (f": {missing[0]} is missing" if isinstance(found, dict) else ""))
+    return found
+
+
 def explain(store: Store, name: str) -> str:
     """Everything that made a model, as text. Raises UserError where there is no such model, or several."""
     prefix = find_model(store, name)
-    lineage = json.loads(store.get(f"{prefix}/lineage.json"))
+    lineage = read_lineage(store, prefix)
     made = list(_published(store, "policy", prefix))
     judged = list(_published(store, "evaluation", prefix))
     lines = [prefix, *_made(store, prefix, lineage, made), "", *_data(store, lineage), "", *_evaluated(store, judged), "", *_reign(store, prefix)]
@@ -219,7 +231,7 @@ def where(store: Store, start: str, day: str | None = None) -> str:
     crowned = reigns(history.counted(history.read_moves(store)))
     reached = []
     for prefix in sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")}):
-        for dataset in json.loads(store.get(f"{prefix}/lineage.json"))["datasets"]:
+        for dataset in read_lineage(store, prefix)["datasets"]:
             for role, name in (("learned from it", "trained_on"), ("held it out", "held_out")):
                 if episode in dataset[name]:
                     reached.append(f"  {prefix}  {role}, in {dataset['prefix']}")

@@ -1,5 +1,6 @@
 """A home of its own for the steps of evaluation: its store, models in it, and what was published."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from orchestration.steps import Flywheel
 from ray_jobs.seam.layout import pointer
 from ray_jobs.seam.results import Pointer
 
+LINEAGE = {"datasets": [], "settings": {}, "steps": 0, "resumed_from_step": 0, "seconds": 0.0, "versions": {}, "metrics": {}}
 A, B, C = (f"models/{letter * 32}" for letter in "abc")
 
 
@@ -22,7 +24,7 @@ def home(folder: Path) -> Iterator[Flywheel]:
         settings.current.cache_clear()
         flywheel = Flywheel()
         for model in (A, B, C):
-            flywheel.store.put(f"{model}/lineage.json", b"{}")
+            flywheel.store.put(f"{model}/lineage.json", json.dumps(LINEAGE).encode())
         yield flywheel
     settings.current.cache_clear()
 
