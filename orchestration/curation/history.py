@@ -104,11 +104,19 @@ def _put_keys(store: Store, version: str, level: int, entries: np.ndarray) -> No
 
 def keys_bytes(entries: np.ndarray) -> bytes:
     """HEAD, where each bucket begins (u64 [buckets + 1]), and the entries by key. A bucket holds the keys with the same first bits."""
-    distinct = np.unique(entries)
+    distinct = _distinct(entries)
     bits = max(0, (len(distinct) // PER_BUCKET).bit_length())
     head = np.array([(MAGIC, 1 << bits, len(distinct), int(distinct["day"].min()))], HEAD)
     begins = np.searchsorted(_bucket(distinct["key"], 1 << bits), np.arange((1 << bits) + 1)).astype("<u8")
     return head.tobytes() + begins.tobytes() + distinct.tobytes()
+
+
+def _distinct(entries: np.ndarray) -> np.ndarray:
+    """Sorted by key, day, file and row, each once. Column by column: NumPy compares whole records slowly."""
+    ordered = entries[np.lexsort([entries[name] for name in ("row", "file", "day", "key")])]
+    new = np.ones(len(ordered), bool)
+    new[1:] = np.any([ordered[name][1:] != ordered[name][:-1] for name in ENTRY.names or ()], axis=0)
+    return ordered[new]
 
 
 def _bucket(keys: np.ndarray, buckets: int) -> np.ndarray:
@@ -166,7 +174,7 @@ def _votes(store: Store, version: str, keys: np.ndarray, before: str) -> np.ndar
     for _ in range(3):  # a file that was merged meanwhile is looked for again
         try:
             parts += [_lookup(store, entry.key, keys, limit) for entry in store.list(f"{_prefix(version)}/keys/")]
-            return np.unique(np.concatenate(parts))
+            return _distinct(np.concatenate(parts))
         except NotFound:
             parts = parts[:1]
     raise NotFound(f"the index {_prefix(version)} was merged three times while it was read; judge the day again")

@@ -20,7 +20,7 @@ from ray_jobs.episode import EpisodeMeta
 WIDTH = 16  # numbers per moment of the picture's track
 BOXES_HZ, LEAST_BOXES, MOST_BOXES = 5.0, 32, 256
 STATE_AXES = 12  # of the state's track: those that travel farthest
-KEPT_LANDMARKS = 24  # of each kind
+STATE_LANDMARKS, PICTURE_LANDMARKS = 24, 12  # kept of an episode: cuts cost the state some, and pictures are the weaker evidence
 LANDMARK_AXES = 8
 STATE_BITS, PICTURE_BITS = 5, 3  # how finely a landmark names the other axes: 2**-bits of what they travel; pictures carry noise
 GRID = 8  # cells of the layout
@@ -64,13 +64,13 @@ class Layout(Stage):
         if "picture" in told:
             times, values = told["picture"]
             vectors["embedding"] = boxes(times, values, first, last, count)
-            vectors["landmarks.picture"] = sketch(landmarks(values, PICTURE_BITS))
+            vectors["landmarks.picture"] = sketch(landmarks(values, PICTURE_BITS), PICTURE_LANDMARKS)
         if "state" in told:
             times, values = told["state"]
             axes = farthest(values, STATE_AXES)
             vectors["path"] = boxes(times, values[:, axes], first, last, count)
             vectors["path.axes"] = axes
-            vectors["landmarks.state"] = sketch(landmarks(values, STATE_BITS))
+            vectors["landmarks.state"] = sketch(landmarks(values, STATE_BITS), STATE_LANDMARKS)
         return Measured({"embedding.seconds": seconds, "embedding.boxes": float(count)}, vectors)
 
 
@@ -195,7 +195,7 @@ def mix(number: np.ndarray) -> np.ndarray:
         return np.asarray(made ^ (made >> np.uint64(31)))
 
 
-def sketch(hashes: np.ndarray) -> np.ndarray:
-    """The smallest hashes as pairs of whole numbers below 2**24, which the ledger's f32 holds exactly: [2 k] of 48 bits each."""
-    kept = np.sort(hashes)[:KEPT_LANDMARKS] >> np.uint64(16)
+def sketch(hashes: np.ndarray, most: int) -> np.ndarray:
+    """The `most` smallest hashes as pairs of whole numbers below 2**24, which the ledger's f32 holds exactly: [2 k] of 48 bits each."""
+    kept = np.sort(hashes)[:most] >> np.uint64(16)
     return np.stack([kept >> np.uint64(24), kept & np.uint64(0xFFFFFF)], axis=1).astype(np.float32).ravel()

@@ -108,10 +108,10 @@ def test_landmarks_do_not_hang_on_pace_or_rate(seed: int) -> None:
 def test_landmarks_of_one_axis_and_of_none() -> None:
     assert len(landmarks(np.sin(np.linspace(0, 9, 100))[:, None], 3)) > 2
     assert len(landmarks(np.ones((100, 3)), 3)) == 0
-    assert len(sketch(np.zeros(0, np.uint64))) == 0
+    assert len(sketch(np.zeros(0, np.uint64), 4)) == 0
 
 
 def test_a_sketch_survives_the_ledger() -> None:
     hashes = np.random.default_rng(0).integers(0, 2**64, 100, dtype=np.uint64)
-    halves = sketch(hashes).reshape(-1, 2).astype(np.uint64)
-    assert (halves[:, 0] << np.uint64(24) | halves[:, 1]).tolist() == (np.sort(hashes)[: len(halves)] >> np.uint64(16)).tolist()
+    halves = sketch(hashes, 24).reshape(-1, 2).astype(np.uint64)
+    assert (halves[:, 0] << np.uint64(24) | halves[:, 1]).tolist() == (np.sort(hashes)[:24] >> np.uint64(16)).tolist()
