@@ -6,6 +6,7 @@ import numpy as np
 
 from ray_jobs.episode import Episode, Stream
 
+LATEST_NS = 1e9  # between a stamp and its logging, in which streams of one clock may differ
 ONE_TO_ONE = "one-to-one"
 RESAMPLED = "resampled"
 
@@ -35,7 +36,7 @@ def align(episode: Episode, fps: float | None = None) -> Aligned:
     The grid covers the interval in which every stream has samples. Where the first camera (or the state) is regular at
     `fps`, its own samples are the grid, so that recorded packets can be kept. `fps` defaults to the episode's nominal rate.
     """
-    streams = {name: stream for name, stream in episode.streams.items() if len(stream.t_ns)}
+    streams = {name: stream for name, stream in episode.streams.items() if len(stream.t_ns) and not name.startswith("depth:")}
     cameras = sorted(name for name in streams if name.startswith("camera:"))
     rate = fps or episode.meta.fps
     times, notes = clock(streams)
@@ -65,22 +66,36 @@ def align(episode: Episode, fps: float | None = None) -> Aligned:
 def clock(streams: dict[str, Stream]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Monotonic times (f64 ns from the earliest sample, for precision) of each stream, on one clock for all of them.
 
-    Publish time, or log time where a publish clock runs backwards, or spans 0.5 s and 5 % more or less than the logger's.
+    Publish time, or log time where a publish clock runs backwards, where it spans 0.5 s and 5 % more or less than the
+    logger's and is not the steadier of the two, or where the streams were not stamped by one clock.
     """
     notes: tuple[str, ...] = ()
-    publish = True
     for name, stream in streams.items():
         if len(stream.t_ns) < 2:
             continue
         backwards = bool(np.any(np.diff(stream.t_ns) < 0))
         logged = float(stream.log_ns.max() - stream.log_ns.min())
-        stepped = abs(float(stream.t_ns[-1] - stream.t_ns[0]) - logged) > max(0.5e9, 0.05 * logged)
+        apart = abs(float(stream.t_ns[-1] - stream.t_ns[0]) - logged) > max(0.5e9, 0.05 * logged)
+        stepped = apart and not (_steady(stream.t_ns) and not _steady(stream.log_ns))
         if backwards or stepped:
-            publish = False
             notes = (*notes, f"aligned on log time: the publish clock of {name} {'runs backwards' if backwards else 'steps'}")
+    behind = {name: float(np.median((stream.t_ns - stream.log_ns).astype(np.float64))) for name, stream in streams.items()}
+    if not notes and behind and max(behind.values()) - min(behind.values()) > LATEST_NS:
+        first, last = min(behind, key=behind.__getitem__), max(behind, key=behind.__getitem__)
+        notes = (f"aligned on log time: {first} and {last} were stamped by clocks {(behind[last] - behind[first]) / 1e9:.1f} s apart",)
+    publish = not notes
+    if not publish:
+        back = [name for name, stream in streams.items() if np.any(np.diff(stream.log_ns) < 0)]
+        notes += (f"and the logger's clock runs backwards, too, in {', '.join(sorted(back))}: times there are held",) if back else ()
     chosen = {name: stream.t_ns if publish else stream.log_ns for name, stream in streams.items()}
     origin = min((int(values.min()) for values in chosen.values()), default=0)
     return {name: np.maximum.accumulate((values - origin).astype(np.float64)) for name, values in chosen.items()}, notes
+
+
+def _steady(t_ns: np.ndarray) -> bool:
+    """Whether no interval stands out: forwards, and none both longer than half a second and ten times the usual."""
+    steps = np.diff(t_ns)
+    return bool(np.all(steps >= 0) and steps.max() <= max(0.5e9, 10 * float(np.median(steps))))
 
 
 def _period(times: np.ndarray, fallback: float) -> float:

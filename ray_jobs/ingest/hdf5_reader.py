@@ -69,11 +69,12 @@ class Hdf5Reader:
             with file:
                 try:
                     demos = list(_demos(file, settings))
+                    unknown = "" if demos else _unknown(file)
                 except (DataError, *DAMAGE) as error:
                     yield Refused(f"the HDF5 file cannot be read: {error}")
                     return
-                if not demos:
-                    yield Refused(_unknown(file))
+                if unknown:
+                    yield Refused(unknown)
                 offset_ns = 0
                 for demo in demos:
                     with tempfile.TemporaryDirectory(prefix="ingest-") as folder:

@@ -141,7 +141,7 @@ def summarised(source: IO[bytes]) -> Survey | None:
         statistics = summary.statistics
         if statistics is not None and statistics.metadata_count > len(summary.metadata_indexes):
             survey.metadata |= _walked(source, 0).metadata
-    except (*DAMAGE, OSError):  # an offset beyond what can be sought
+    except (*DAMAGE, OSError, MemoryError):  # an offset beyond what can be sought, a length beyond what there is
         return None
     if statistics is not None and statistics.message_count:
         survey.span(statistics.message_start_time, statistics.message_end_time)
@@ -184,6 +184,8 @@ def _walked(source: IO[bytes], modified_ns: int) -> Survey:
     size = source.seek(0, io.SEEK_END)
     at, spent = 8, 0
     for _ in range(PEEK_RECORDS):
+        if at >= size:
+            break
         source.seek(at)
         head = source.read(9 + 16)
         if len(head) < 9:

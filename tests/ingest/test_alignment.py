@@ -80,6 +80,41 @@ def test_a_clock_that_steps_is_replaced_by_the_loggers(step_ms: int) -> None:
     assert any("aligned on log time" in note for note in aligned.notes)
 
 
+def shifted(episode: Episode, which: str, publish_ms: np.ndarray | int = 0, log_ms: np.ndarray | int = 0) -> Episode:
+    moved = {n: Stream(s.t_ns + publish_ms * MS, s.log_ns + log_ms * MS, s.values) if n == which else s for n, s in episode.streams.items()}
+    return Episode(episode.meta, moved)
+
+
+def test_streams_stamped_by_two_clocks_are_put_on_the_loggers() -> None:
+    plain = made(10, state=every(100, 20), front=every(100, 20))
+    for apart_ms in (-4_000, 86_400_000, -int(START / MS)):  # the last: stamps that count from a camera's start
+        aligned = align(shifted(plain, "camera:front", apart_ms))
+        assert aligned.frame_index["front"].tolist() == list(range(20)) and np.array_equal(aligned.state[:, 0], np.arange(20))
+        assert any(note.startswith("aligned on log time: ") and "clocks" in note for note in aligned.notes)
+    assert align(shifted(plain, "camera:front", -400)).notes == (), "a slow camera is no second clock"
+
+
+def test_a_logger_whose_clock_was_set_does_not_outvote_steady_stamps() -> None:
+    plain = made(10, state=every(100, 20), front=every(100, 20))
+    late = (np.arange(20) > 9) * 3_600_000
+    aligned = align(shifted(shifted(plain, "state", log_ms=late), "camera:front", log_ms=late))
+    assert aligned.notes == () and aligned.method == ONE_TO_ONE and np.array_equal(aligned.state[:, 0], np.arange(20))
+
+
+def test_where_both_clocks_run_backwards_it_is_said() -> None:
+    plain = made(10, state=every(100, 20), front=every(100, 20))
+    back = (np.arange(20) > 9) * -5_000
+    aligned = align(shifted(plain, "state", back, back))
+    assert any("logger's clock runs backwards, too, in state" in note for note in aligned.notes)
+
+
+def test_depth_takes_no_part() -> None:
+    plain = made(10, state=every(100, 20), front=every(100, 20))
+    depth = Stream(plain.streams["state"].t_ns[5:9], plain.streams["state"].log_ns[5:9], np.zeros((4, 0), np.float32))
+    aligned = align(Episode(plain.meta, {**plain.streams, "depth:front": depth}))
+    assert len(aligned.t_s) == 20 and list(aligned.frame_index) == ["front"]
+
+
 def test_no_camera_and_no_state_and_nothing() -> None:
     assert align(made(10, state=every(100, 5))).method == ONE_TO_ONE
     camera_only = align(made(10, front=every(100, 5)))
