@@ -1,6 +1,7 @@
 """What a reader may do to the worker that runs it. Importable there, which a test module is not."""
 
 import os
+import time
 from typing import Any
 
 
@@ -10,3 +11,7 @@ def die(*given: Any) -> None:
 
 def fail(*given: Any) -> None:
     raise ZeroDivisionError("a reader's own mistake")
+
+
+def hang(*given: Any) -> None:
+    time.sleep(600)

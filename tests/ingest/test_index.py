@@ -242,3 +242,37 @@ def test_a_raw_store_in_s3_is_indexed_and_read(store: Store, moto_s3: StoreConfi
     assert index(UploadsConfig(store=store.config, raw=moto_s3, previous=result.key)).counts["opened"] == 0
     (read,) = read_upload(store, raw, rows["arm-1/a.mcap"], IngestSettings())
     assert (read["status"], read["states"], read["frames"]) == ("ok", 20, 20)
+
+
+def test_what_earlier_readers_could_not_read_is_looked_at_again_once(raw: Store, step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(raw, "arm-1/a.bin", mcap(episode()))
+    put(raw, "arm-1/b.bin", b"still unknown")
+    with monkeypatch.context() as before:
+        before.setattr("ray_jobs.ingest.index.READERS", ())
+        before.setattr("ray_jobs.ingest.index.READERS_DIGEST", "others")
+        _, rows = step()
+        assert rows["arm-1/a.bin", "quarantined"]["reason"] == "an unknown format"
+        assert step()[0].counts["opened"] == 0, "the same readers do not look twice"
+    result, rows = step()
+    assert result.counts["opened"] == 2 and set(rows) == {("arm-1/a.bin", "ok"), ("arm-1/b.bin", "quarantined")}
+    assert rows["arm-1/a.bin", "ok"]["format"] == "mcap" and rows["arm-1/a.bin", "ok"]["days"] == [DAY]
+    assert step()[0].counts["opened"] == 0
+
+
+def test_a_part_that_arrives_makes_one_upload_of_what_were_two(raw: Store, step: Step) -> None:
+    said = episode(steps=30, marked=False)
+    put(raw, "rec/rec_0.mcap", mcap(said[:45]))
+    step()
+    put(raw, "rec/rec_1.mcap", mcap(said[45:]))
+    _, rows = step()
+    assert rows["rec/rec_0.mcap", "ok"]["size"] == len(mcap(said[:45])) + len(mcap(said[45:]))
+    assert rows["rec/rec_0.mcap", "superseded"]["reason"] == "replaced by newer content" and len(rows) == 2
+
+
+def test_a_file_that_becomes_a_companion_is_superseded(raw: Store, step: Step) -> None:
+    put(raw, "run.mp4", b"\0\0\0\x18ftypmp42")
+    _, rows = step()
+    assert rows["run.mp4", "quarantined"]["reason"] == "a video without a recording beside it"
+    put(raw, "run.mcap", mcap(episode()))
+    _, rows = step()
+    assert rows["run.mp4", "superseded"]["reason"] == "now part of the set run.mcap" and ("run.mcap", "ok") in rows

@@ -19,13 +19,15 @@ from ray_jobs.ingest import job
 from ray_jobs.ingest.days import DAY_NS, HOUR_NS
 from ray_jobs.ingest.index import IndexResult, index
 from ray_jobs.ingest.job import read_upload, run
-from ray_jobs.seam.configs import IngestConfig, IngestSettings, UploadsConfig
+from ray_jobs.seam.configs import IngestConfig, IngestSettings, Limits, UploadsConfig
 from ray_jobs.seam.errors import StoreError
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
-from tests.ingest.faults import die, fail
+from tests.ingest.bags import ros1, ros2
+from tests.ingest.faults import die, fail, hang
 from tests.ingest.recorded import HZ, NOON, SECOND, episode, joints, mcap, write
+from tests.ingest.test_lerobot_reader import movie
 
 DAY, NEXT = "2026-01-05", "2026-01-06"
 Row = dict[str, Any]
@@ -274,3 +276,32 @@ def test_a_reader_that_dies_or_fails_costs_its_upload_alone(
     assert row["status"] == "quarantined" and row["reason"].startswith("the reader failed: ") and why in row["reason"]
     monkeypatch.undo()
     assert [row["status"] for row in loop.day()] == ["ok"], "what failed for no fault of the upload is tried again"
+
+
+def test_a_reader_that_hangs_costs_its_upload_alone(store: Store, raw: Store, local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(store, raw)
+    loop.settings = IngestSettings(limits=Limits(read_s=5))
+    loop.put("a.mcap", mcap([joints("/joint_states", NOON, [1.0])]))
+    loop.index()
+    monkeypatch.setattr(job, "_task", hang)
+    (row,) = loop.day()
+    assert (row["status"], row["reason"]) == ("quarantined", "reading it took longer than limits.read_s (5 s)")
+
+
+@pytest.mark.parametrize("kind", ["folder", "split", "video"])
+def test_an_upload_of_several_files_is_found_again_by_its_digest(loop: Loop, tmp_path: Path, kind: str) -> None:
+    said = episode(steps=30, marked=False)
+    if kind == "folder":
+        ros2(tmp_path / "raw/x/rec", said)
+    elif kind == "split":
+        loop.put("x/rec_0.bag", ros1(tmp_path / "made/0.bag", said[:45]).read_bytes())
+        loop.put("x/rec_1.bag", ros1(tmp_path / "made/1.bag", said[45:]).read_bytes())
+    else:
+        loop.put("x/rec.mcap", mcap([message for message in said if "camera" not in message.topic]))
+        loop.put("x/rec.mp4", movie(tmp_path / "made/rec.mp4", 30).read_bytes())
+    loop.index()
+    loop.read()
+    (upload,) = from_bytes(loop.store.get(loop.previous or ""))
+    (row,) = loop.rows(loop.run(*upload["days"])[upload["days"][-1]])
+    assert (row["status"], row["states"], row["robot"]) == ("ok", 30, "x" if kind != "video" else "arm-9")
+    assert row["frames"] in (30, 31) and row["cameras"]
