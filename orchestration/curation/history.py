@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -28,11 +29,12 @@ ENTRY = np.dtype([("key", "<u8"), ("file", "<u8"), ("day", "<u4"), ("row", "<u4"
 HEAD = np.dtype([("magic", "S8"), ("buckets", "<u8"), ("entries", "<u8"), ("first_day", "<u8")])
 MAGIC = b"FWKEYS1"
 PER_BUCKET = 32  # entries, on average
-CROWDED = 512  # entries of a bucket above which it is not read
+CROWDED = 256  # entries of a bucket above which it is not read
 FANOUT = 8
 MOST_ENTRIES = 1 << 24  # of a merged file: 400 MB in memory while it is made
-NEAR_BYTES = 16 * 1024  # ranges that lie closer are read as one
-CANDIDATES = 8  # of one episode, those with the most landmarks in common
+NEAR_BYTES = 4 * 1024  # ranges that lie closer are read as one
+READERS = 16  # reads of one file at once: a store answers each in some 20 ms
+CANDIDATES = 8  # of one episode: those that share landmarks which few others have
 FEWEST_SHARED = 2
 
 
@@ -138,18 +140,21 @@ def _prefix(version: str) -> str:
 
 
 def candidates(store: Store, version: str, prints: list[Print], before: str) -> dict[str, list[Print]]:
-    """Episode -> the prints of earlier days that share most landmarks with it, or all of its content. Raises StoreError."""
+    """Episode -> the prints of earlier days that share landmarks with it, the rarest first, or all of its content. Raises StoreError."""
     found = _votes(store, version, np.unique(np.concatenate([item.keys for item in prints])) if prints else np.zeros(0, np.uint64), before)
     by_key = {int(key): group for key, group in _groups(found)}
     chosen: dict[str, list[tuple[int, int, int]]] = {}
     for item in prints:
         same = _key(b"id", item.episode_id.encode())
-        tally: dict[tuple[int, int, int], int] = {}
+        votes: dict[tuple[int, int, int], int] = {}
+        weight: dict[tuple[int, int, int], float] = {}
         for key in item.keys:
-            for entry in by_key.get(int(key), ()):
+            group = by_key.get(int(key), ())
+            for entry in group:
                 place = (int(entry["day"]), int(entry["file"]), int(entry["row"]))
-                tally[place] = tally.get(place, 0) + (1000 if key == same else 1)
-        ranked = sorted((place for place, votes in tally.items() if votes >= FEWEST_SHARED), key=lambda place: (-tally[place], place))
+                votes[place] = votes.get(place, 0) + (FEWEST_SHARED if key == same else 1)
+                weight[place] = weight.get(place, 0.0) + (1e6 if key == same else 1 / len(group))
+        ranked = sorted((place for place, count in votes.items() if count >= FEWEST_SHARED), key=lambda place: (-weight[place], place))
         chosen[item.episode_id] = ranked[:CANDIDATES]
     loaded = _load(store, version, {place for places in chosen.values() for place in places})
     return {episode_id: _once([loaded[place] for place in places if place in loaded]) for episode_id, places in chosen.items()}
@@ -195,18 +200,21 @@ def _lookup(store: Store, name: str, keys: np.ndarray, limit: int) -> np.ndarray
 
 
 def ranges(store: Store, name: str, places: list[tuple[int, int]]) -> list[bytes]:
-    """The (start, length) pieces of an object, given by rising start; neighbours are read together."""
-    made: list[bytes] = []
-    index = 0
-    while index < len(places):
-        last = index
-        while last + 1 < len(places) and places[last + 1][0] - sum(places[last]) <= NEAR_BYTES:
-            last += 1
-        begin = places[index][0]
-        data = store.get_range(name, begin, sum(places[last]) - begin)
-        made += [data[start - begin : start - begin + length] for start, length in places[index : last + 1]]
-        index = last + 1
-    return made
+    """The (start, length) pieces of an object, given by rising start; neighbours are read together, and several reads run at once."""
+    groups: list[list[tuple[int, int]]] = []
+    for place in places:
+        if groups and place[0] - sum(groups[-1][-1]) <= NEAR_BYTES:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+
+    def read(group: list[tuple[int, int]]) -> list[bytes]:
+        begin = group[0][0]
+        data = store.get_range(name, begin, sum(group[-1]) - begin)
+        return [data[start - begin : start - begin + length] for start, length in group]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return [piece for pieces in pool.map(read, groups) for piece in pieces]
 
 
 def rows_bytes(prints: Iterable[Print]) -> bytes:

@@ -1,5 +1,6 @@
 """Copies: which are found, which are not, and what a look into the history costs."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -62,10 +63,12 @@ def test_the_index_finds_what_a_search_through_everything_finds(tmp_path_factory
     cut = int(draw.integers(0, days + 1))
     asked = [made_print(10_000 + n, day_of(cut), draw.integers(0, 60, 6) << 55) for n in range(3)]
     found = candidates(store, "v", asked, day_of(cut))
+    owners = Counter(int(key) for prints in told[:cut] for other in prints for key in other.keys)
     for item in asked:
-        votes = {other.episode_id: len(np.intersect1d(item.keys, other.keys)) for prints in told[:cut] for other in prints}
-        expected = sorted((name for name in votes if votes[name] >= 2), key=lambda name: (-votes[name], name))[: history.CANDIDATES]
-        assert sorted(votes[other.episode_id] for other in found[item.episode_id]) == sorted(votes[name] for name in expected)
+        shared = {other.episode_id: np.intersect1d(item.keys, other.keys).tolist() for prints in told[:cut] for other in prints}
+        weight = {name: sum(1 / owners[key] for key in keys) for name, keys in shared.items() if len(keys) >= 2}
+        expected = sorted(weight.values(), reverse=True)[: history.CANDIDATES]
+        assert [weight[other.episode_id] for other in found[item.episode_id]] == pytest.approx(expected)
         assert all(other.day < day_of(cut) for other in found[item.episode_id])
     levels = [entry.key for entry in store.list("duplicates/v/keys")]
     assert len(levels) <= history.FANOUT - 1 + days // history.FANOUT
