@@ -35,6 +35,7 @@ def check_folder(root: str, episodes: list[dict[str, Any]]) -> list[tuple[str, C
         expected |= {f"observation.images.{name.removeprefix('frames/')}" for name in episodes[0] if name.startswith("frames/")}
         expected |= {"observation.state"} if episodes[0]["state"].shape[1] else set()
         expected |= {"action"} if episodes[0]["action"].shape[1] else set()
+        expected |= {"synthetic"} if episodes[0]["facts"]["synthetic"] is not None else set()
         assert set(dataset.features) == expected, set(dataset.features) ^ expected
         assert set(dataset.meta.stats) == expected
 
@@ -45,6 +46,12 @@ def check_folder(root: str, episodes: list[dict[str, Any]]) -> list[tuple[str, C
                 for key, column in (("observation.state", "state"), ("action", "action")):
                     if episode[column].shape[1]:
                         np.testing.assert_array_equal(np.atleast_1d(item[key].numpy()), episode[column][step])
+
+    def synthetic() -> None:
+        for number, episode in enumerate(episodes):
+            if episode["facts"]["synthetic"] is not None:
+                assert all(bool(items[starts[number] + step]["synthetic"]) == episode["facts"]["synthetic"] for step in range(lengths[number]))
+                assert bool(dataset.meta.episodes[number]["synthetic"]) == episode["facts"]["synthetic"]
 
     def times() -> None:
         for number, episode in enumerate(episodes):
@@ -77,7 +84,7 @@ def check_folder(root: str, episodes: list[dict[str, Any]]) -> list[tuple[str, C
                 np.testing.assert_allclose(dataset.meta.stats[key]["mean"], whole.mean(0), atol=1e-6)
                 np.testing.assert_allclose(dataset.meta.stats[key]["std"], whole.std(0), atol=1e-6)
 
-    checks = [totals, features, values, times, tasks, statistics]
+    checks = [totals, features, values, synthetic, times, tasks, statistics]
     if any(name.startswith("frames/") for name in episodes[0]):
         checks.append(pixels)
     return [(f"{Path(root).name} {check.__name__}", check) for check in checks]

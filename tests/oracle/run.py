@@ -19,6 +19,7 @@ from ray_jobs.driver import Execution
 from ray_jobs.episode import read_episode
 from ray_jobs.packing.job import run
 from ray_jobs.packing.view import episodes_of, iter_episodes
+from ray_jobs.seam.configs import AugmentSettings
 from ray_jobs.seam.model import canonical
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.packing.made import DAY, START_NS, add_episode, pack_config, packed
@@ -48,7 +49,7 @@ def environment() -> Path:
 
 
 def make_datasets(folder: Path) -> list[str]:
-    """Pack one flat day and one of several shapes, and write what a reader of each LeRobot folder must see in it."""
+    """Pack one flat day, one of several shapes and one with synthetic copies, and write what a reader of each LeRobot folder must see in it."""
     store = Store(StoreConfig.local(folder))
     clips = folder / "clips"
     clips.mkdir()
@@ -67,19 +68,23 @@ def make_datasets(folder: Path) -> list[str]:
         add_episode(store, clips, "j", state=1, action=1, size=64),
         add_episode(store, clips, "k", fps=20, codec="libsvtav1", g="4", preset="12"),
     ]
+    copied = [add_episode(store, clips, "l", count=21), add_episode(store, clips, "m", count=8)]
     made = []
-    for rows in (flat, shapes):
-        result = run(pack_config(store, rows), Execution(store, "attempts/oracle/a1/x", report=lambda message: None))[DAY]
+    for rows, augment in ((flat, None), (shapes, None), (copied, AugmentSettings(copies=2))):
+        result = run(pack_config(store, rows).model_copy(update={"augment": augment}), Execution(store, "attempts/oracle/a1/x", report=lambda message: None))[
+            DAY
+        ]
         if result.status != "ok" or result.counts["left_out"]:
             sys.exit(f"the packer left something out: {canonical(result.shown)}")
         dataset = packed(result)
         for index, (episode, arrays) in enumerate(zip(episodes_of(store, dataset), iter_episodes(store, dataset), strict=True)):
             target = folder / "expected" / f"{len(made):02d}-{index:02d}.npz"
             target.parent.mkdir(exist_ok=True)
-            aligned = align(read_episode(store, episode.episode_id), episode.fps)
+            aligned = align(read_episode(store, episode.source_episode_id), episode.fps)
             facts = {"root": str(folder / episode.dataset), "episode_index": episode.episode_index, "task": episode.task, "fps": episode.fps}
+            facts |= {"synthetic": episode.synthetic if augment else None}
             pictures = {f"frames/{camera}": values for camera, values in arrays.frames.items()}
-            pictures |= {f"numbers/{camera}": numbers(store, episode.episode_id, camera, aligned) for camera in arrays.frames}
+            pictures |= {f"numbers/{camera}": numbers(store, episode.source_episode_id, camera, aligned) for camera in arrays.frames}
             action = arrays.action if aligned.action is None else aligned.action
             np.savez(target, allow_pickle=False, state=aligned.state, action=action, facts=np.array(canonical(facts)), **pictures)
         made.append(dataset.prefix)
