@@ -51,12 +51,14 @@ class Found:
 
 
 def gate(scores: dict[str, Any], settings: GateSettings, prerequisites: tuple[str, ...] = ()) -> Verdict:
-    """Judge `scores` as ray_jobs.evaluation writes them: {"candidate": …, "champion": … or None, "groups": …, "offline": … or None}.
+    """Judge `scores` as ray_jobs.evaluation writes them: {"candidate": …, "champion": … or None, "manifest": …, "groups": …, "offline": …}.
 
     `prerequisites`: what is wrong with the checks of the candidate's data; any refuses.
     """
     if scores["candidate"]["rollouts"] > 0:
         return _closed_loop(scores, settings, prerequisites)
+    if scores.get("manifest"):
+        return _verdict("nothing", Found(prerequisites), Found(("the evaluator has no trial of this policy yet: a log without it decides nothing",)))
     if scores.get("offline"):
         return _verdict("offline", Found(prerequisites), _offline(scores["offline"], settings))
     return _verdict("nothing", Found(prerequisites), Found(("nothing was measured: no rollouts, and no held-out episode with actions",)))

@@ -192,11 +192,22 @@ def _evaluated(store: Store, judged: list[Pointer]) -> list[str]:
         error = f", offline error {offline['error']:.3f}" if offline and offline["error"] is not None else ""
         against = (scores.get("champion") or {}).get("model") or "nobody"
         lines.append(f"  {each.day}  {success}{error}, against {against}" + (f", {job.seconds:.0f} s" if job.seconds is not None else ""))
-        lines.append(f"              scenes {scores['manifest']}" if scores.get("manifest") else "              no scenes")
+        lines.append(f"              scenes {_scenes(store, scores.get('manifest'))}")
         if scores.get("failures"):
             lines.append(f"              failures {scores['failures']['prefix']}")
         lines += [f"              {'promoted' if each.output['promote'] else 'refused'}: {'; '.join(each.output['reasons'])}"]
     return lines
+
+
+def _scenes(store: Store, key: str | None) -> str:
+    """What the manifest says, in a line."""
+    found = _document(store, key) if key else None
+    if found is None:
+        return key or "none"
+    seeds = [scene["seed"] for scene in found["scenes"] if scene["seed"] is not None]
+    drawn = f", seeds {min(seeds)} to {max(seeds)}" if seeds else ""
+    groups = [f", {kind}s {', '.join(names)}" for kind in ("task", "condition") if (names := sorted({scene[kind] for scene in found["scenes"] if scene[kind]}))]
+    return f"{len(found['scenes'])} of {found['evaluator']}{drawn}{''.join(groups)} ({key})"
 
 
 def _reign(store: Store, prefix: str) -> list[str]:
@@ -209,8 +220,8 @@ def reigns(chain: list[history.Move]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for number, move in enumerate(chain):
         until = _moment(chain[number + 1]) if number + 1 < len(chain) else "now"
-        by = f"the gate ({move.day})" if move.how == "gate" else f"{move.how} by hand"
-        found.setdefault(move.model, []).append(f"from {_moment(move)} to {until} by {by}: {'; '.join(move.reasons)}")
+        by = f"the gate, on {move.day}" if move.how == "gate" else "; ".join(move.reasons)
+        found.setdefault(move.model, []).append(f"from {_moment(move)} to {until}, by {by}")
     return found
 
 
@@ -235,5 +246,5 @@ def where(store: Store, start: str, day: str | None = None) -> str:
             for role, name in (("learned from it", "trained_on"), ("held it out", "held_out")):
                 if episode in dataset[name]:
                     reached.append(f"  {prefix}  {role}, in {dataset['prefix']}")
-                    reached += [f"              champion {span.split(': ')[0]}" for span in crowned.get(prefix, ())]
+                    reached += [f"              champion {span}" for span in crowned.get(prefix, ())]
     return "\n".join([*lines, "models", *(reached or ["  none"])])

@@ -81,7 +81,7 @@ class Evaluator(ABC):
     def scenes(self) -> tuple[Scene, ...]:
         """Which scenes every policy faces: by default the same seeds on each of settings.levels. Raises UserError."""
         first, count = self.settings.first_seed, self.settings.rollouts
-        return tuple(scene_of(seed, level) for level in self.settings.levels for seed in range(first, first + count))
+        return tuple(scene_of(seed, level) for level in dict.fromkeys(self.settings.levels) for seed in range(first, first + count))
 
     @abstractmethod
     def trial(self, policy: "Policy", scene: Scene, record: bool) -> Trial | None:

@@ -1,5 +1,6 @@
 """What was measured of one model, as it is kept and compared; and the manifest of the scenes, by which results can be paired."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 
 from ray_jobs.evaluation.evaluator import Evaluator, Scene
 from ray_jobs.seam.configs import DayDataset
+from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.model import Strict, canonical, digest
 from ray_jobs.seam.proportions import wilson
 from ray_jobs.seam.store import Store
@@ -28,8 +30,11 @@ class Manifest(Strict):
 
     @classmethod
     def of(cls, evaluator: Evaluator, name: str) -> "Manifest":
-        """`name`: as the settings say it, so that two evaluators of the user's own cannot be taken for one another."""
-        return cls(evaluator=f"{name}@{evaluator.version}", content=evaluator.content, scenes=evaluator.scenes())
+        """`name`: as the settings say it, so that two evaluators of the user's own cannot be taken for one another. Raises UserError."""
+        scenes = evaluator.scenes()
+        if twice := [scene for scene, count in Counter(scene.id for scene in scenes).items() if count > 1]:
+            raise UserError(f"the evaluator {name!r} names the scene {twice[0]!r} twice: trials are paired by it, so each needs an id of its own")
+        return cls(evaluator=f"{name}@{evaluator.version}", content=evaluator.content, scenes=scenes)
 
     @property
     def key(self) -> str:

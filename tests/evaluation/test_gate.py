@@ -157,6 +157,12 @@ def test_offline_only_says_so(error: float, champion: float | None, promote: boo
     assert "decided offline, without rollouts" in verdict.reasons[0]
 
 
+def test_a_log_without_a_trial_of_it_is_not_decided_offline() -> None:
+    verdict = gate(offline(0.1, None) | {"manifest": "evaluations/manifests/x.json"}, SETTINGS)
+    assert (verdict.promote, verdict.basis) == (False, "nothing")
+    assert "the evaluator has no trial of this policy yet" in verdict.reasons[0]
+
+
 def test_nothing_measured_is_refused() -> None:
     nothing = offline(0.1, None) | {"offline": None}
     assert not gate(nothing, SETTINGS).promote

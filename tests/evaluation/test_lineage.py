@@ -12,6 +12,9 @@ from orchestration.evaluation import lineage
 from orchestration.evaluation.history import CURRENT, Move, output_of
 from orchestration.launching.work import Attempt, Ended, Resources, Submitted
 from orchestration.steps import Flywheel
+from ray_jobs.evaluation.evaluator import scene_of
+from ray_jobs.evaluation.scores import Manifest
+from ray_jobs.evaluation.scores import publish as publish_manifest
 from ray_jobs.seam.errors import DataError, UserError
 from ray_jobs.seam.layout import pointer
 from ray_jobs.seam.results import Pointer
@@ -25,6 +28,7 @@ from tests.evaluation.deployment import A, home, publish
 
 MONDAY, TUESDAY = "2026-01-05", "2026-01-06"
 MINUTE = 60 * 1_000_000_000
+MANIFEST = Manifest(evaluator="simulated_arm@1", content="", scenes=tuple(scene_of(seed, level) for level in ("none", "mild") for seed in (5, 6, 7)))
 IDS = {name: f"{number:032x}" for number, name in enumerate(("short", "long", "held", "night", "rejected"), 1)}
 ROWS = {
     MONDAY: [("short", "arm-1", "stack", 3), ("long", "arm-2", "stack", 60), ("held", "arm-1", "stack", 9), ("rejected", "arm-1", "stack", 9)],
@@ -48,6 +52,7 @@ def build(flywheel: Flywheel) -> str:
         publish(flywheel, "episodes", day, output={"episodes": f"tables/{day}.parquet"})
         publish(flywheel, "verdicts", day, output={"verdicts": f"verdicts/{day}.parquet"})
     model = trained(store)
+    publish_manifest(store, MANIFEST)
     for number, seconds in ((1, 40.0), (2, 100.0)):
         attempt = Attempt(
             base="policy-x", number=number, deployment="d", asset="policy", days=(TUESDAY,), module="m", config={}, code="c0de", generation="g", root_run="r",
@@ -62,7 +67,7 @@ def build(flywheel: Flywheel) -> str:
         "candidate": {"model": model, "rollouts": 100, "successes": 88, "rate": 0.88, "low": 0.8, "high": 0.93},
         "champion": {"model": "models/old"},
         "offline": {"candidate": {"error": 0.25}},
-        "manifest": "evaluations/manifests/abc.json",
+        "manifest": MANIFEST.key,
         "failures": {"prefix": "evaluations/m/failures-abc"},
     }
     publish(flywheel, "evaluation", TUESDAY, output={"scores": scores, "model": model, "promote": True, "reasons": ["as good"]})
@@ -139,10 +144,10 @@ def test_explain_tells_days_hours_selection_code_seeds_cost_and_how_it_was_judge
         "stack 2 episodes 1.050 robot-hours",
         "1 episodes are in no table of their day any more: their hours are not counted",
         f"{TUESDAY} 88 of 100 [80%, 93%], offline error 0.250, against models/old",
-        "scenes evaluations/manifests/abc.json",
+        f"scenes 6 of simulated_arm@1, seeds 5 to 7, conditions mild, none ({MANIFEST.key})",
         "failures evaluations/m/failures-abc",
         "promoted: as good",
-        f"from 2026-01-06 09:00 to 2026-01-07 09:00 by the gate ({TUESDAY}): as good",
+        f"from 2026-01-06 09:00 to 2026-01-07 09:00, by the gate, on {TUESDAY}",
     ):
         assert said in lines, f"{said!r} is not in\n{text}"
 
@@ -153,7 +158,7 @@ def test_where_names_every_model_and_what_it_did_with_the_episode(told: tuple[Fl
     learned, held, rejected = (lineage.where(store, IDS[name]) for name in ("long", "held", "rejected"))
     assert f"  {model}  learned from it, in datasets/mon" in learned.splitlines()
     assert "kept" in learned and "arm-2, stack, 3600.0 s, long.mcap" in learned
-    assert "champion from 2026-01-06 09:00 to 2026-01-07 09:00 by the gate" in learned
+    assert f"champion from 2026-01-06 09:00 to 2026-01-07 09:00, by the gate, on {TUESDAY}" in learned
     assert f"  {model}  held it out, in datasets/mon" in held.splitlines()
     assert "stuck_joint: 0.9 of it" in rejected and rejected.endswith("models\n  none")
 
