@@ -22,7 +22,6 @@ from fleet.arm import Arm
 from fleet.expert import demonstrate
 from fleet.levels import LEVELS
 from fleet.rollout import rollout
-from orchestration.evaluation.paired import as_good, pairs_needed, power
 from orchestration.evaluation.record import Point, calibration
 from ray_jobs.evaluation.actors import Pool
 from ray_jobs.evaluation.evaluator import Scene, scene_of
@@ -69,7 +68,7 @@ def run(folder: Path, scenes: int, rounds: int, rungs: tuple[tuple[int, int], ..
     models = [trained(store, samples[:count], steps) for count, steps in rungs]
     found = speed(store, models[-1], [scene_of(FIRST + number) for number in range(scenes)], rounds)
     calibrated, points = calibrate(store, folder, models, scenes)
-    return [*found, *levels(store, models[-1], scenes), calibrated, *statistics_figures()], {"calibration": points}
+    return [*found, *levels(store, models[-1], scenes), calibrated], {"calibration": points, "scenes": scenes, "rounds": rounds}
 
 
 def demonstrations(count: int) -> list[Samples]:
@@ -187,22 +186,6 @@ def calibrate(store: Store, folder: Path, models: list[str], scenes: int) -> tup
     return figure(
         "offline_calibration", rank, f"rank correlation of offline error and success over {found.models} models, {chance}", None, None, "reported", True
     ), told
-
-
-def statistics_figures() -> list[dict[str, Any]]:
-    """Exact, not measured: the level of the gate's test at the margin, its power, and how many rollouts it needs."""
-    margin = 0.10
-    found = []
-    for pairs in (50, 100, 200):
-        for discordance in (0.1, 0.2, 0.4):
-            level = power(discordance, pairs, margin, -margin)
-            found.append(figure(f"gate.passes_though_worse.{pairs}_scenes.{discordance:g}", level, "chance", ("nominal", 0.05), level / 0.05, "reported", True))
-            chance = power(discordance, pairs, margin)
-            found.append(figure(f"gate.power.{pairs}_scenes.{discordance:g}", chance, "chance that an equal policy passes", None, None, "reported", True))
-    for discordance in (0.1, 0.2, 0.4):
-        needed = pairs_needed(discordance, margin) or 0
-        found.append(figure(f"gate.scenes_for_80_percent.{discordance:g}", needed, "scenes", None, None, "reported", as_good(0, 0, needed, margin)))
-    return found
 
 
 if __name__ == "__main__":
