@@ -31,8 +31,9 @@ def _live(place: KubeRay, terms: Terms) -> Source:
 
     cluster = read_manifest(manifest_of(place))["spec"]["rayClusterSpec"]
     group = (cluster.get("workerGroupSpecs") or [cluster["headGroupSpec"]])[0]
-    api = Kubernetes(place.namespace, place.kubeconfig, place.context)
-    return KubernetesOffer(api, terms.resource, group["template"].get("spec") or {}, place.queue)
+    return KubernetesOffer(
+        lambda: Kubernetes(place.namespace, place.kubeconfig, place.context), terms.resource, group["template"].get("spec") or {}, place.queue
+    )
 
 
 def what_is_packed(store: Store, settings: Settings, day: str) -> Packed:

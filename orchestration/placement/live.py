@@ -1,7 +1,7 @@
 """What a KubeRay target has now: room on its nodes beside every pod that is there, Ray's or not, and what is left of its queue's quota."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,23 +18,24 @@ GIB = 2**30
 class KubernetesOffer:
     """A source: `resource` is what Kubernetes counts as accelerators, `pod` the spec of the manifest's workers, `queue` its LocalQueue."""
 
-    def __init__(self, api: Kubernetes, resource: str, pod: Object, queue: str | None):
-        self.api, self.resource, self.pod, self.queue = api, resource, pod, queue
+    def __init__(self, connect: Callable[[], Kubernetes], resource: str, pod: Object, queue: str | None):
+        self.connect, self.resource, self.pod, self.queue = connect, resource, pod, queue
 
     def complete(self, offer: Offer) -> Offer:
-        """Never raises for a cluster that does not answer: it is silent, and says why."""
+        """Never raises for a cluster that does not answer, or that there are no credentials for: it is silent, and says why."""
         try:
-            nodes = [node for node in self.api.nodes() if usable(node, self.pod)]
-            free, total = rooms(nodes, self.api.pods_of_all(), self.resource)
+            api = self.connect()
+            nodes = [node for node in api.nodes() if usable(node, self.pod)]
+            free, total = rooms(nodes, api.pods_of_all(), self.resource)
             found = replace(offer, free=free, total=total)
-            return self._with_queue(found, self.queue) if self.queue else found
+            return self._with_queue(found, api, self.queue) if self.queue else found
         except (Unreachable, InvalidSpec) as error:
             return replace(offer, silent=str(error))
 
-    def _with_queue(self, offer: Offer, queue: str) -> Offer:
+    def _with_queue(self, offer: Offer, api: Kubernetes, queue: str) -> Offer:
         try:
-            local = self.api.local_queue(queue)
-            cluster = self.api.cluster_queue(local["spec"]["clusterQueue"])
+            local = api.local_queue(queue)
+            cluster = api.cluster_queue(local["spec"]["clusterQueue"])
         except Gone as error:
             return replace(offer, silent=f"its queue {queue} cannot be read: {error}")
         stopped = next((each for each in (cluster.get("status") or {}).get("conditions") or [] if each["type"] == "Active" and each["status"] != "True"), None)

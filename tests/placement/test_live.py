@@ -1,12 +1,13 @@
 """What a cluster has now, from the documents that its API server shows; and from a server that refuses, is silent or lacks the queue."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestration.launching.effects import Denied, Unreachable
-from orchestration.launching.kuberay.api import Gone
+from orchestration.launching.kuberay.api import Gone, Kubernetes
 from orchestration.placement.live import KubernetesOffer, quotas, requested, rooms, usable
 from orchestration.placement.offers import Offer, Room
 
@@ -120,7 +121,12 @@ class Api:
 
 
 def completed(api: Api) -> Offer:
-    return KubernetesOffer(api, GPU, {}, "daily").complete(Offer("x", "eu", "H100", 3.0))  # type: ignore[arg-type]
+    return KubernetesOffer(lambda: api, GPU, {}, "daily").complete(Offer("x", "eu", "H100", 3.0))  # type: ignore[arg-type,return-value]
+
+
+def test_without_credentials_it_is_silent_too(tmp_path: Path) -> None:
+    source = KubernetesOffer(lambda: Kubernetes("robots", tmp_path / "none"), GPU, {}, None)
+    assert "set kubeconfig and context" in source.complete(Offer("x", "eu", "H100", 3.0)).silent
 
 
 def test_an_offer_is_completed() -> None:
