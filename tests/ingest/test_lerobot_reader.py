@@ -17,7 +17,7 @@ from PIL import Image
 
 from ray_jobs.ingest.clips import cut
 from ray_jobs.ingest.reader import Refused
-from ray_jobs.seam.configs import Limits
+from ray_jobs.seam.configs import IngestSettings, Limits
 from ray_jobs.seam.store import Store
 from tests.ingest.recorded import Taken, picture, write
 
@@ -157,3 +157,77 @@ def test_a_cut_through_b_frames_is_re_encoded_and_right(tmp_path: Path) -> None:
         truth = np.stack([picture(number) for number in range(5, end)]).astype(float)
         assert np.abs(np.stack(shown[made.clip.lead_in :]) - truth).mean() < 6
     assert crossed, "some of these ends lie between a B-frame and what it refers to"
+
+
+def edited(root: Path, **changes: Any) -> None:
+    info = json.loads((root / "meta/info.json").read_text())
+    for name, value in changes.items():
+        info[name] = value
+    (root / "meta/info.json").write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data_path": "../../../etc/passwd"}, "its data file is missing"),
+        ({"data_path": "/etc/passwd"}, "its data file is missing"),
+        ({"data_path": "data/{episode_index:900000000d}.parquet"}, "data_path of meta/info.json is no path template"),
+        ({"data_path": "data/{episode_index.__class__.__mro__}.parquet"}, "data_path of meta/info.json is no path template"),
+        ({"data_path": None}, "its data file is missing"),
+        ({"fps": 0}, "fps is 0.0"),
+        ({"fps": "NaN"}, "fps is nan"),
+        ({"fps": 1e300}, "fps is 1e+300"),
+        ({"features": {"observation.state": 3}}, "it has no features"),
+        ({"features": []}, "it has no features"),
+    ],
+)
+def test_documents_that_trick_are_refused(raw: Store, tmp_path: Path, take: Take, changes: dict[str, Any], reason: str) -> None:
+    edited(v3(tmp_path / "raw/set"), **changes)
+    found = take(raw, "set")
+    assert found and all(isinstance(item, Refused) and reason in item.reason for item in found), found
+
+
+def test_a_camera_is_no_path(raw: Store, tmp_path: Path, take: Take) -> None:
+    root = v3(tmp_path / "raw/set", images=True)
+    table = pq.read_table(root / "data/chunk-000/file-000.parquet")
+    name = "observation.images.../../../../tmp/escaped"
+    pq.write_table(table.rename_columns([name if "top" in column else column for column in table.column_names]), root / "data/chunk-000/file-000.parquet")
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    edited(root, features={name if "top" in key else key: feature for key, feature in features.items()})
+    for item in take(raw, "set"):
+        assert isinstance(item, Taken)
+        (camera,) = item.meta.cameras
+        assert "/" not in camera and not camera.startswith("."), camera
+
+
+def test_few_bytes_that_stand_for_many_are_not_unpacked(raw: Store, tmp_path: Path, take: Take) -> None:
+    root = v3(tmp_path / "raw/set")
+    rows = 4_000_000
+    zeros = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([0.0])).cast(pa.float64())
+    table = pa.table({"timestamp": zeros, "episode_index": pa.array(np.zeros(rows, np.int64)), "action": zeros})
+    pq.write_table(table, root / "data/chunk-000/file-000.parquet", compression="zstd")
+    assert (root / "data/chunk-000/file-000.parquet").stat().st_size < 100_000
+    for item in take(raw, "set", IngestSettings(limits=Limits(episode_mb=64))):
+        assert isinstance(item, Refused) and "limits.episode_mb (64)" in item.reason
+    for item in take(raw, "set", IngestSettings(limits=Limits(document_mb=0))):
+        assert isinstance(item, Refused) and "limits.document_mb (0)" in item.reason
+
+
+def test_absurd_timestamps_give_way_to_the_rate(raw: Store, tmp_path: Path, take: Take) -> None:
+    root = v3(tmp_path / "raw/set")
+    path = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    at = table.column_names.index("timestamp")
+    pq.write_table(table.set_column(at, "timestamp", pa.array(np.full(len(table), 1e300))), path)
+    for item in take(raw, "set"):
+        assert isinstance(item, Taken) and "absurd timestamps: rows taken at the set's rate" in item.meta.notes
+        assert np.allclose(np.diff(item.streams["state"].t_ns), 1e9 / FPS)
+
+
+def test_a_depth_camera_stands_apart(raw: Store, tmp_path: Path, take: Take) -> None:
+    root = v3(tmp_path / "raw/set")
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features["observation.images.top"]["info"] = {"video.is_depth_map": True}
+    edited(root, features=features)
+    for item in take(raw, "set", decode=False):
+        assert isinstance(item, Taken) and list(item.meta.depth) == ["top"] and not item.meta.cameras and "depth:top" in item.streams
