@@ -207,7 +207,7 @@ def test_the_page_counts_and_offers_the_other_verdict() -> None:
     kept = row(episode_id="b" * 32, verdict="kept", reasons=["note: slow"])
     text = page("t", "a", [Entry(row(), {}, {}), Entry(kept, {}, {}), Entry(row(episode_id="c" * 32, machine_verdict="kept"), {}, {})])
     assert checks(row()) == ["idle"] and '<option value="idle">idle (2)</option>' in text and '<option value="rejected">rejected (2)</option>' in text
-    assert f"flywheel override {'a' * 32} keep" in text and f"flywheel override {'b' * 32} reject" in text
+    assert f"./flywheel override {'a' * 32} keep" in text and f"./flywheel override {'b' * 32} reject" in text
     assert text.count("(the machine: kept)") == 1
 
 

@@ -65,7 +65,7 @@ def article(entry: Entry) -> str:
     told = "".join(f"<li{' class=override' if reason.startswith('override:') else ''}>{escape(reason)}</li>" for reason in row["reasons"] or [])
     figures = "".join(_figure(reason, found, entry.shares.get(reason)) for reason, found in entry.plots.items())
     other = "reject" if row["verdict"] == "kept" else "keep"
-    command = f'flywheel override {row["episode_id"]} {other} --reason "…"'
+    command = f'./flywheel override {row["episode_id"]} {other} --reason "…"'
     ask = f'<p class=ask>disagree: <code>{escape(command)}</code> <button type="button" data-copy="{escape(command)}">copy</button></p>'
     return (
         f'<article class="{escape(verdict)}" id="{escape(row["episode_id"])}" data-verdict="{escape(row["verdict"])}" data-robot="{escape(row["robot"] or "")}"'
