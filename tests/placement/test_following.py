@@ -186,6 +186,14 @@ def test_the_window_is_copied_to_where_the_day_is_placed_and_trained_there(deplo
     assert not TARGETS["dear"].created
 
 
+def test_a_range_of_days_is_placed_day_by_day_and_copied_by_one_job(deployment: Deployment) -> None:
+    ends = {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[1]}
+    assert dg.materialize([placement, dataset_at_compute], tags=ends, instance=deployment.instance, resources={"flywheel": OnScript()}).success
+    found = [read_pointer(deployment.store, "placement", day) for day in DAYS]
+    assert [pointer and pointer.output["decision"]["ranked"][0]["copy_bytes"] for pointer in found] == [GB, 2 * GB], "each by its own window"
+    assert deployment.copied() == [("a", DAYS)]
+
+
 def test_a_full_target_is_tried_once_the_data_follows_to_the_next_and_there_is_one_result(deployment: Deployment) -> None:
     TARGETS["cheap"].behaviour = "is full"
     result = deployment.run(*ALL)
