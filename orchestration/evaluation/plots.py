@@ -19,7 +19,7 @@ def history_picture(points: Sequence[Point], chain: Sequence[history.Move]) -> s
     """Markdown: each day's success with its interval, promoted or refused; a line where the champion moved; the moves as a table."""
     rolled = [point for point in points if point.rate is not None]
     text = moves_table(chain)
-    if not rolled:
+    if len(rolled) < 2:  # one point is no history
         return text
     figure = _figure()
     axes = figure.subplots()
@@ -62,7 +62,7 @@ def calibration_picture(points: Sequence[Point]) -> str:
         leads = "goes with" if found.rank < 0 else "does not go with"
         sure = "" if found.chance < 0.05 else ", which chance alone would give often"
         verdict = f"over {found.models} models a lower offline error {leads} more success: rank correlation {found.rank:+.2f}, p = {found.chance:.2g}{sure}"
-    if not told:
+    if len(told) < 2:
         return verdict
     figure = _figure()
     axes = figure.subplots()

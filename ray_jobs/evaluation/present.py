@@ -17,6 +17,8 @@ def shown(found: dict[str, Any]) -> dict[str, Shown]:
         told["by_group"] = Shown(type="md", value=groups_table(found))
     if found["offline"]:
         told["offline_by_joint"] = Shown(type="md", value=joints_table(found["offline"]["candidate"]))
+    if found["manifest"]:
+        told["scenes"] = Shown(type="text", value=found["manifest"])
     if found["failures"]:
         told["failures"] = Shown(type="text", value=f"{found['failures']['episodes']} failed rollouts as a LeRobot dataset: {found['failures']['prefix']}")
     return told

@@ -44,7 +44,7 @@ def test_the_champion_moves_by_a_verdict_about_the_champion_of_that_time(flywhee
     evaluated(flywheel, DAYS[0], A, None)
     first = champion_of(flywheel, DAYS[0])
     assert first.output == {"model": A, "before": None, "promoted": True, "reasons": ["as told"]}
-    assert A.rsplit("/", 1)[1][:12] in first.shown["history"].value and "data:image/png" in first.shown["history"].value
+    assert A.rsplit("/", 1)[1][:12] in first.shown["history"].value
     assert "1 models that differ are too few" in first.shown["calibration"].value
     evaluated(flywheel, DAYS[1], B, None)
     stale = champion_of(flywheel, DAYS[1])
@@ -53,6 +53,7 @@ def test_the_champion_moves_by_a_verdict_about_the_champion_of_that_time(flywhee
     evaluated(flywheel, DAYS[1], B, A)
     assert champion_of(flywheel, DAYS[1]).output["model"] == B
     again = champion_of(flywheel, DAYS[1])
+    assert all("data:image/png" in again.shown[name].value for name in ("history", "calibration"))
     assert (again.output["promoted"], again.shown["moved"].value) == (True, "no")
     assert len(generations(flywheel.store, "champion", CURRENT)) == 2, "a champion that stays publishes nothing"
     evaluated(flywheel, DAYS[2], C, B, promote=False)

@@ -11,6 +11,7 @@ from orchestration.cli import main
 from orchestration.evaluation import lineage
 from orchestration.evaluation.history import CURRENT, Move, output_of
 from orchestration.launching.work import Attempt, Ended, Resources, Submitted
+from orchestration.placement.decision import Decision
 from orchestration.steps import Flywheel
 from ray_jobs.evaluation.evaluator import scene_of
 from ray_jobs.evaluation.scores import Manifest
@@ -61,7 +62,11 @@ def build(flywheel: Flywheel) -> str:
         store.put(attempt.key, attempt.model_dump_json().encode())
         store.put(f"attempts/policy-x/a{number}/submitted.json", Submitted(uid="u", run_id="r", at=1000.0).model_dump_json().encode())
         store.put(f"attempts/policy-x/a{number}/ended.json", Ended(failure_class=None, evidence="", at=1000.0 + seconds).model_dump_json().encode())
-    publish(flywheel, "policy", TUESDAY, output={"model": model}, attempt="policy-x-a2")
+    where = Decision(
+        id="20260105T000000.000000Z-x", root_run="r", target="lambda", region="eu", store=store.config, launch={}, price=3.6, copy_cost=0.05, cost=1.0
+    )
+    publish(flywheel, "placement", TUESDAY, generation=where.id, output={"decision": where.model_dump(mode="json")})
+    publish(flywheel, "policy", TUESDAY, output={"model": model, "placement": {"id": where.id}}, attempt="policy-x-a2")
     publish(flywheel, "policy", TUESDAY, generation="20260106T000000.000000Z-y", output={"model": "models/another"})  # the day was trained again since
     scores = {
         "candidate": {"model": model, "rollouts": 100, "successes": 88, "rate": 0.88, "low": 0.8, "high": 0.93},
@@ -135,7 +140,7 @@ def test_explain_tells_days_hours_selection_code_seeds_cost_and_how_it_was_judge
         "code c0de",
         "seeds training 7",
         "selection everything kept that has the commonest shape; one episode in 10 held out, by its id",
-        f"cost of the run of {TUESDAY}: 140 s in 2 attempts, at most 280 worker seconds",
+        f"cost of the run of {TUESDAY}: 140 s in 2 attempts, at most 280 worker seconds; on lambda (eu) about 0.19 USD with its copies",
         f"{MONDAY} datasets/mon 2 episodes, 1 held out, 2 uploads, manifest 111111111111",
         f"{MONDAY} 2 episodes 1.050 robot-hours",
         "arm-1 2 episodes 0.550 robot-hours",
