@@ -11,7 +11,7 @@ from orchestration.curation.history import remember
 from orchestration.curation.judge import counts, judge
 from orchestration.curation.present import present
 from orchestration.curation.thresholds import Thresholds
-from orchestration.curation.value import Moments, table, worth
+from orchestration.curation.value import Moments, ranking, worth
 from ray_jobs.seam import ledger
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import Shown, read_pointer
@@ -47,6 +47,8 @@ def decide(store: Store, day: str, episodes_key: str, stages: dict[str, str], th
     pictures = {row["episode_id"]: row["picture"] for part in measured.values() for row in part.values() if row["picture"]}
     tally = counts(rows) | {"overridden": sum(1 for row in rows if row["override"])}
     shown = present(rows, pictures, context) | {"review": Shown(type="text", value=f"./flywheel review {day}")}
+    if told := ranking(rows):
+        shown["informative_value"] = Shown(type="md", value=told)
     if unknown := sorted(set(asked) - {row["episode_id"] for row in rows}):
         shown["overrides_without_episode"] = Shown(type="text", value=", ".join(overrides.key_of(day, episode_id) for episode_id in unknown))
     return Decided(rows, tally, shown, context.digest, people)

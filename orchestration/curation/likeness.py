@@ -80,7 +80,7 @@ def compare(one: Track, other: Track) -> Likeness:
         else (None, None)
     )
     path = float(_distance(*_at(*paths, cuts[None]), _span(*paths))[0]) if paths else None
-    return Likeness(path, picture, scene, _shared(cuts[None])[0])
+    return Likeness(path, picture, scene, float(_shared(cuts[None])[0]))
 
 
 def _search(one: np.ndarray, other: np.ndarray) -> np.ndarray:

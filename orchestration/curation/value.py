@@ -69,6 +69,20 @@ def _hashed(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
+def ranking(rows: list[dict[str, Any]], most: int = 5) -> str | None:
+    """Markdown: the kept episodes that teach least and most; None where no value is known."""
+    valued = [row for row in rows if row["verdict"] == "kept" and "value.rank" in row["scores"]]
+    if not valued:
+        return None
+    ordered = sorted(valued, key=lambda row: (row["scores"]["value.rank"], row["episode_id"]))
+    shown = ordered if len(ordered) <= 2 * most else [*ordered[:most], *ordered[-most:]]
+    lines = ["| episode | upload | mutual information (nats) | rank |", "|---|---|---|---|"]
+    for row in shown:
+        upload = str(row["upload"]).replace("|", "/")
+        lines.append(f"| {row['episode_id'][:8]} | {upload} | {row['scores']['value.mutual_information']:.2f} | {row['scores']['value.rank']:.0%} |")
+    return "\n".join(lines)
+
+
 def informations(episodes: list[Moments]) -> np.ndarray:
     """f64 [n]: each episode's share of the mutual information of all their moments, nats per moment."""
     seen, done = (components(np.concatenate([getattr(moments, name) for moments in episodes])) for name in ("seen", "done"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from fleet.record import record_day
-from orchestration.curation.value import FEWEST, Moments, informations, worth
+from orchestration.curation.value import FEWEST, Moments, informations, ranking, worth
 from ray_jobs.curation.measure import Plan, measure_here
 from ray_jobs.curation.value import MOST_MOMENTS, MOST_NUMBERS, Value
 from ray_jobs.episode import Episode, Stream, read_episode, write_episode
@@ -59,6 +59,16 @@ def test_every_episode_of_the_day_has_one_value_whatever_the_order(own: int, pas
     names = list(today)
     shuffle.shuffle(names)
     assert worth({name: today[name] for name in names}, before) == found
+
+
+def test_the_table_shows_both_ends_of_what_is_kept() -> None:
+    rows = [
+        {"episode_id": f"{n:032x}", "upload": f"a|{n}", "verdict": "kept" if n else "rejected", "scores": {"value.rank": n / 20, "value.mutual_information": n}}
+        for n in range(20)
+    ]
+    told = ranking(rows)
+    assert told is not None and [line.split("/")[1].split(" ")[0] for line in told.splitlines()[2:]] == ["1", "2", "3", "4", "5", "15", "16", "17", "18", "19"]
+    assert ranking(rows[:1]) is None
 
 
 def sketch(store: Store, episode_id: str) -> dict[str, Any]:
