@@ -185,7 +185,7 @@ def _walked(source: IO[bytes], modified_ns: int) -> Survey:
     at, spent = 8, 0
     for _ in range(PEEK_RECORDS):
         if at >= size:
-            break
+            return survey
         source.seek(at)
         head = source.read(9 + 16)
         if len(head) < 9:

@@ -113,13 +113,15 @@ def _at(stream: Stream, times_ns: np.ndarray, held: bool) -> tuple[np.ndarray, n
 
 
 def _continuous(values: np.ndarray, names: list[str]) -> np.ndarray:
-    """q and -q are one rotation: each quaternion takes the sign nearer to the one before, so that nothing jumps."""
-    places = [names.index(name) for name in names if name.endswith("qx")]
-    for at in places:
-        block = values[:, at : at + 4]
-        if tuple(name[-2:] for name in names[at : at + 4]) != QUATERNION or len(block) < 2:
-            continue
-        flips = np.where(np.einsum("ij,ij->i", block[1:], block[:-1]) < 0, -1.0, 1.0)
-        values = values.copy()
-        values[1:, at : at + 4] *= np.cumprod(flips)[:, None].astype(np.float32)
+    """Rotations as they turn: q and -q are one rotation, and so are a heading and a whole turn more, so neither jumps."""
+    for at, name in enumerate(names):
+        if name.endswith("theta"):
+            values = values.copy()
+            known = np.isfinite(values[:, at])
+            values[known, at] = np.unwrap(values[known, at].astype(np.float64))
+        elif name.endswith("qx") and tuple(each[-2:] for each in names[at : at + 4]) == QUATERNION:
+            block = values[:, at : at + 4]
+            flips = np.where(np.einsum("ij,ij->i", block[1:], block[:-1]) < 0, -1.0, 1.0)
+            values = values.copy()
+            values[1:, at : at + 4] *= np.cumprod(flips)[:, None].astype(np.float32)
     return values

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_jobs.alignment import ONE_TO_ONE, align
+from ray_jobs.alignment import ONE_TO_ONE, RESAMPLED, align
 from ray_jobs.ingest.index import index
 from ray_jobs.ingest.job import read_upload
 from ray_jobs.ingest.reader import Refused
@@ -150,3 +150,47 @@ def test_so101_is_cut_out_of_its_one_video(shared_data: Path, take: Take) -> Non
         assert np.ptp(item.streams["state"].values, axis=0).max() == 0, "every joint is constant, as the set is"
         assert abs(item.recorded.end_ns - end) < 1e6 and item.meta.notes == ()
     assert len({item.meta.episode_id for item in found if isinstance(item, Taken)}) == 6
+
+
+def test_wx200_turns_its_waist(shared_data: Path, take: Take) -> None:
+    """106 s: the waist goes once around, the rest stands; joint states at 100 Hz with gaps to 64 ms, commands of one joint in a
+    type of Interbotix's own from 1.2 s to 102 s. Stamps are 0.2 ms before the log."""
+    (item,) = take(Store(StoreConfig.local(shared_data)), "rosbag1-wx200-waist-diagnostics/bag/waist_diagnostics.bag")
+    assert isinstance(item, Taken)
+    state, action = item.streams["state"], item.streams["action"]
+    assert item.meta.state_names == ("waist", "shoulder", "elbow", "wrist_angle", "wrist_rotate", "gripper", "left_finger", "right_finger")
+    assert item.meta.action_names == ("waist",) and (state.values.shape, action.values.shape) == ((10598, 8), (1002, 1))
+    assert item.meta.fps == 100 and item.meta.notes == () and not item.meta.synthetic_clock
+    assert np.ptp(state.values[:, 0]) > 6.2 and np.ptp(action.values) > 6.2 and np.ptp(state.values[:, 4:], axis=0).max() < 0.02
+    assert 60e6 < np.diff(state.t_ns).max() < 65e6 and 0 < np.median(state.log_ns - state.t_ns) < 1e6
+    aligned = align(item.recorded.episode)
+    assert aligned.method == RESAMPLED and 10_000 < len(aligned.t_s) < 10_200
+
+
+def test_two_turtles_are_two_mobile_robots(shared_data: Path, take: Take) -> None:
+    """turtlesim's own Pose (x, y, theta) at 62 Hz and velocities from the keyboard; headings wrap at pi in the bag and not here."""
+    found = [take(Store(StoreConfig.local(shared_data)), f"damaged-bags/rosbagjs/example-{name}.bag")[0] for name in ("bz2", "lz4")]
+    for item in found:
+        assert isinstance(item, Taken)
+        assert item.meta.state_names == ("turtle1_x", "turtle1_y", "turtle1_theta", "turtle2_x", "turtle2_y", "turtle2_theta")
+        assert item.streams["state"].values.shape == (1344, 6) and item.streams["action"].values.shape == (357, 12)
+        assert np.abs(np.diff(item.streams["state"].values, axis=0)).max() < 0.2
+    assert len({item.meta.episode_id for item in found if isinstance(item, Taken)}) == 1, "one recording, compressed twice"
+
+
+def test_lift_is_told_by_its_model(shared_data: Path, take: Take) -> None:
+    """Three demonstrations of lifting a cube: the file holds MuJoCo's whole state, and a model that names the robot's joints."""
+    found = take(Store(StoreConfig.local(shared_data)), "hdf5-robosuite-human-demos/lift/demo.hdf5")
+    assert [len(item.streams["state"].t_ns) for item in found if isinstance(item, Taken)] == [482, 510, 392]
+    for item in found:
+        assert isinstance(item, Taken)
+        assert item.meta.state_names == (*(f"robot0_joint{n}" for n in range(1, 8)), "gripper0_finger_joint1", "gripper0_finger_joint2")
+        assert (item.meta.task, item.meta.fps, item.meta.notes) == ("Lift", 20.0, ("the robot's 9 joints of the simulator's 32 values",))
+        assert item.streams["action"].values.shape[1] == 7 and np.allclose(np.diff(item.streams["state"].t_ns), 5e7, atol=2)
+
+
+def test_wipe_keeps_the_whole_state_because_its_model_is_elsewhere(shared_data: Path, take: Take) -> None:
+    """One demonstration of the older schema: the model is named as a file, which is not followed, and time is the first value."""
+    (item,) = take(Store(StoreConfig.local(shared_data)), "hdf5-robosuite-human-demos/wipe/panda/demo.hdf5")
+    assert isinstance(item, Taken) and item.streams["state"].values.shape == (174, 14)
+    assert (item.meta.task, item.meta.fps) == ("Wipe", 20.0) and item.meta.state_names[0] == "state_1"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs.ingest.reader import Refused
@@ -144,6 +144,7 @@ def test_what_tells_two_topics_apart(topic: str, other: str, part: str | None) -
     drops=st.sets(st.integers(20, 180), max_size=12),
     seed=st.integers(0, 2**16),
 )
+@settings(deadline=None, max_examples=40)
 def test_joined_rows_are_recorded_rows(periods: list[int], drops: set[int], seed: int) -> None:
     """Each row's leading part is a recorded sample at its own time, and each other part is what was newest then."""
     draw = np.random.default_rng(seed)
