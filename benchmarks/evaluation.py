@@ -7,7 +7,6 @@ The calibration trains models for more and more steps on more and more episodes,
 
 import argparse
 import multiprocessing
-import os
 import shutil
 import tempfile
 import time
@@ -189,5 +188,4 @@ def calibrate(store: Store, folder: Path, models: list[str], scenes: int) -> tup
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     main()

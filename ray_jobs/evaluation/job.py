@@ -71,10 +71,9 @@ def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
         "champion": _told(config.champion, known) if config.champion else None,
         "manifest": manifest.key if manifest else None,
         "groups": manifest.groups() if manifest else {},
-        "failures": known[config.candidate].failures if config.candidate in known else None,
+        "failures": failures.model_dump() if (failures := known[config.candidate].failures if config.candidate in known else None) else None,
         "offline": _published(store, [config.candidate, config.champion], offline),
     }
-    found["failures"] = found["failures"].model_dump() if found["failures"] else None
     counts = {"rollouts": len(asked.rollouts), "reused": len(scenes) * len(models) - len(asked.rollouts), "replaced_actors": done.deaths}
     counts["held_out"] = len(held_out)
     shown = {**present.shown(found), **present.pictures(done.trials), "seconds": Shown(type="float", value=round(time.monotonic() - started, 2))}
