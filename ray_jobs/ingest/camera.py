@@ -35,7 +35,7 @@ class Camera:
 
     def take(self, message: Any, t_ns: int, log_ns: int) -> None:
         """Raises one of UNDECODABLE, BROKEN_IMAGE or MEDIA_ERRORS where the message is not what its type promises."""
-        label = str(getattr(message, "format", ""))
+        label = str(getattr(message, "format", "") or getattr(message, "encoding", ""))
         codec = codec_of(label) if self.kind != "image" else None
         if self.kind == "video" and codec is None:
             raise ValueError(f"video format {label!r} is not h264, h265 or av1")

@@ -219,24 +219,33 @@ def _state(demo: _Demo, settings: IngestSettings) -> tuple[np.ndarray | None, tu
 
 
 def _simulated(demo: _Demo, states: np.ndarray, settings: IngestSettings) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
-    """MuJoCo's flattened state is time, positions, velocities: the robot's joints out of it, where the model names them."""
+    """MuJoCo's flattened state is time, positions, velocities. The robot's joints out of it: by the model in the file, or where
+    the second half is the rate of change of the first, which it is for a robot without free objects.
+    """
     steps = np.diff(states[:, 0])
     t_s = states[:, 0] if len(steps) and states.shape[1] > 2 and (steps > 0).all() else None
     joints = _joints(attribute(demo.group, "model_file", settings.limits))
     width = sum(size for _, size in joints)
     velocities = sum(6 if size == 7 else 3 if size == 4 else size for _, size in joints)
-    if not joints or states.shape[1] != 1 + width + velocities:
-        first = 1 if t_s is not None else 0
-        demo.notes.append("the simulator's whole state: its model is not in the file, so that joints cannot be told from objects")
-        return states[:, first:], tuple(f"state_{number}" for number in range(first, states.shape[1])), t_s
-    places, names, at = [], [], 1
-    for name, size in joints:
-        if size == 1:
-            places.append(at)
-            names.append(name)
-        at += size
-    demo.notes.append(f"the robot's {len(names)} joints of the simulator's {states.shape[1]} values")
-    return states[:, places], tuple(names), t_s
+    if joints and states.shape[1] == 1 + width + velocities:
+        starts = np.cumsum([1, *(size for _, size in joints)])
+        places = [int(at) for at, (_, size) in zip(starts, joints, strict=False) if size == 1]
+        demo.notes.append(f"the robot's {len(places)} joints of the simulator's {states.shape[1]} values")
+        return states[:, places], tuple(name for name, size in joints if size == 1), t_s
+    half = (states.shape[1] - 1) // 2
+    if t_s is not None and states.shape[1] == 1 + 2 * half and _is_rate(states[:, 1 : 1 + half], states[:, 1 + half :], t_s):
+        demo.notes.append(f"the first {half} of the simulator's {states.shape[1]} values: the rest is their rate of change and the time")
+        return states[:, 1 : 1 + half], tuple(f"state_{number}" for number in range(1, 1 + half)), t_s
+    first = 1 if t_s is not None else 0
+    demo.notes.append("the simulator's whole state: its model is not in the file, so that joints cannot be told from objects")
+    return states[:, first:], tuple(f"state_{number}" for number in range(first, states.shape[1])), t_s
+
+
+def _is_rate(values: np.ndarray, rates: np.ndarray, t_s: np.ndarray) -> bool:
+    """Whether every column that moves changes as its partner says (correlation above 0.9)."""
+    slopes = np.gradient(values, t_s, axis=0)
+    moving = [at for at in range(values.shape[1]) if np.std(slopes[:, at]) > 0 and np.std(rates[:, at]) > 0]
+    return bool(moving) and all(np.corrcoef(slopes[:, at], rates[:, at])[0, 1] > 0.9 for at in moving)
 
 
 def _joints(model: Any) -> list[tuple[str, int]]:

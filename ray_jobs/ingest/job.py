@@ -153,7 +153,7 @@ def read_upload(store: Store, raw: Store, row: Row, settings: IngestSettings, ov
 def _find(raw: Store, row: Row) -> Upload | Refused:
     """The upload as it was indexed. Gone or changed since, it is a row, unless the whole store is away."""
     try:
-        is_folder = raw.root is not None and (raw.root / row["path"]).is_dir()
+        is_folder = row["path"] == "." or (raw.root is not None and (raw.root / row["path"]).is_dir())
         entries = [] if is_folder else [raw.head(row["path"])]
     except NotFound:
         entries = []

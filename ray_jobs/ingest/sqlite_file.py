@@ -16,6 +16,7 @@ from ray_jobs.seam.configs import Limits
 from ray_jobs.seam.errors import DataError
 
 MAGIC = b"SQLite format 3\x00"
+DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # the second where the database's own error text is damaged
 STEPS, PATIENCE = 1_000_000, 200  # SQLite's own instructions between two looks, and looks that one row may take
 
 
@@ -34,7 +35,7 @@ class SqliteLog:
         try:
             for record in self._declared(database):
                 survey.add(record)
-        except (sqlite3.Error, ValueError, TypeError, IndexError) as error:
+        except (*DAMAGE, ValueError, TypeError, IndexError) as error:
             raise DataError(f"the bag's tables cannot be read: {error}") from error
         try:
             for number, count, start_ns, end_ns in database.execute(
@@ -42,7 +43,7 @@ class SqliteLog:
             ):
                 survey.counts[int(number)] = int(count)
                 survey.span(_time(start_ns), _time(end_ns))
-        except (sqlite3.Error, ValueError, TypeError) as error:
+        except (*DAMAGE, ValueError, TypeError) as error:
             survey.counts = {}
             survey.notes.append(f"the messages cannot be counted: {error}")
             for record in self._messages(database, survey.notes):
@@ -64,7 +65,7 @@ class SqliteLog:
                 shutil.copyfile(self.journal, path.with_name("bag.db3-wal"))
             try:
                 database = sqlite3.connect(path.resolve().as_uri() + how, uri=True)
-            except sqlite3.Error as error:
+            except DAMAGE as error:
                 raise DataError(f"not a SQLite database: {error}") from error
             try:
                 database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.limits.message_mb << 20)
@@ -74,7 +75,7 @@ class SqliteLog:
                 if not {"messages", "topics"} <= tables:
                     raise DataError("a SQLite database, and no ROS 2 bag: it has no tables `topics` and `messages`")
                 yield database
-            except sqlite3.Error as error:
+            except DAMAGE as error:
                 raise DataError(f"the SQLite database is damaged: {error}") from error
             finally:
                 database.close()
@@ -112,7 +113,7 @@ class SqliteLog:
                     continue
                 count += 1
                 yield Message(channel_id=number, sequence=0, log_time=stamp, publish_time=stamp, data=data)
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             notes.append(f"truncated: the database cannot be read beyond message {count}: {error}")
         if odd:
             notes.append(f"{odd} messages without a time, a topic or data were skipped")

@@ -48,6 +48,7 @@ KINDS = {
     "RawImage": "image",
     "CompressedImage": "compressed",
     "CompressedVideo": "video",
+    "FFMPEGPacket": "video",  # ffmpeg_image_transport
     "String": "text",
 }
 VECTORS = ("joints", "array", "trajectory", "odometry", "twist", "pose", "planar", "custom")
