@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export RAY_USAGE_STATS_ENABLED = 0
 export DAGSTER_DISABLE_TELEMETRY = yes
 
-.PHONY: setup loop ui test test-cluster test-oracle lint bench cluster-up cluster-down clean lock
+.PHONY: setup loop ui test test-cluster test-oracle test-captioning lint bench cluster-up cluster-down clean lock
 
 setup: $(READY)
 
@@ -33,6 +33,9 @@ test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop 
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
 	$(BIN)/python -m tests.oracle.run
+
+test-captioning: $(READY)  ## vLLM, in an environment of its own, captions clips inside Ray Data with a tiny random model
+	$(BIN)/python -m tests.captioning.run
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

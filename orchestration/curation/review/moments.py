@@ -5,7 +5,7 @@ the check would. A check that is not known here gets the plain picture of the jo
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,9 +59,9 @@ def moment(reason: str, recorded: Recorded) -> Moment | None:
     return replace(found, camera=found.camera or named(evidence, recorded.cameras) or min(recorded.cameras, default=None))
 
 
-def named(evidence: str, names: object) -> str | None:
+def named(evidence: str, names: Iterable[str]) -> str | None:
     """The longest of `names` that the evidence mentions as a word."""
-    spoken = [name for name in list(names) if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", evidence)]  # type: ignore[call-overload]
+    spoken = [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", evidence)]
     return max(spoken, key=len, default=None)
 
 
