@@ -1,31 +1,32 @@
-"""Video-hours per core-hour of the measuring job, against a hand-written loop that runs the same checks on the same episodes.
+"""Video-hours per core-hour of the measuring job, beside other ways to run the same checks on the same episodes on the same cores.
 
-The loop is what one would write without us: a multiprocessing pool of two over PyAV and NumPy, no Ray, no ledger, no segments. Both
-take turns in the same run on the same two cores, with Ray already up; ours includes planning, scheduling and writing the ledger.
+* loop: what one would write without us: a multiprocessing pool over PyAV and NumPy; no Ray, no ledger, no segments, nothing kept
+* naive: Ray Data as its tutorial has it: from_items, map one episode, default settings, write_parquet
+* Daft: the same function as its user-defined step, in an environment of its own (benchmarks.engines)
+
+All take turns in one run, with Ray up and every worker warm; ours includes planning, scheduling and writing the ledger. All but the loop
+write what they found. `python -m benchmarks.curation --episodes 20` is a small run.
 """
 
-import contextlib
+import argparse
 import multiprocessing
+import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.curation_step import SETTINGS, STAGES, by_hand, opened
+from benchmarks.engines import Peer, peers
 from benchmarks.results import figure, write
 from fleet.record import record_day
-from ray_jobs.curation.agreement import agreement
-from ray_jobs.curation.images import look, signature, strip, summary
 from ray_jobs.curation.job import run as measure
-from ray_jobs.curation.pick_place import blobs, outcome
-from ray_jobs.curation.segments import decode, joints_at
-from ray_jobs.curation.signals import idleness, in_order, ranges, timing
-from ray_jobs.curation.stage import View
 from ray_jobs.driver import Execution, connect
-from ray_jobs.episode import Episode, open_clip, read_episode
 from ray_jobs.ingest.index import index
 from ray_jobs.ingest.job import run as ingest
-from ray_jobs.seam.configs import IngestConfig, MeasureConfig, MeasureSettings, UploadsConfig
+from ray_jobs.seam.configs import IngestConfig, MeasureConfig, UploadsConfig
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.seam.tables import from_bytes
 
@@ -33,21 +34,27 @@ DAY = "2026-04-01"
 CORES = 2
 ROUNDS = 3
 GOAL = 0.9
-SETTINGS = MeasureSettings(task="pick_place")
 
 
 def main() -> None:
-    report = run()
-    ratio = report["ours"] / report["loop"]
-    figures = [
-        figure("video_hours_per_core_hour", report["ours"], "h/h", ("multiprocess PyAV + NumPy loop", report["loop"]), ratio, f">= {GOAL}", ratio >= GOAL),
-        figure("episodes_per_s", report["episodes_per_s"], "episodes/s", None, None, "reported", True),
-    ]
-    write("curation", figures, rounds=report["rounds"], episodes=report["episodes"])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--episodes", type=int, default=100, help="per robot; there are three")
+    report = run(parser.parse_args().episodes)
+    ours = report["rates"]["ours"]
+    figures = []
+    for name, rate in report["rates"].items():
+        if name != "ours":
+            goal = (f">= {GOAL}", ours / rate >= GOAL) if name == "loop" else ("reported", True)
+            figures.append(figure(f"video_hours_per_core_hour.{name}", ours, "h/h", (TITLES.get(name, name), rate), ours / rate, *goal))
+    figures.append(figure("episodes_per_s", report["episodes_per_s"], "episodes/s", None, None, "reported", True))
+    write("curation", figures, **{name: report[name] for name in ("rounds", "episodes", "left_out")})
+
+
+TITLES = {"loop": "multiprocess PyAV + NumPy loop", "naive": "Ray Data, one episode per row, default settings"}
 
 
 def run(episodes_per_robot: int = 100) -> dict[str, Any]:
-    """{"ours", "loop": video-hours per core-hour, medians of three rounds each; "rounds": seconds; "episodes_per_s"}."""
+    """{"rates": name -> video-hours per core-hour by the median round; "rounds": seconds; "episodes_per_s"; "left_out": peer -> why}."""
     with tempfile.TemporaryDirectory(prefix="bench-curation-") as folder:
         base = Path(folder)
         record_day(base / "raw", base / "truth", DAY, seed=77, episodes_per_robot=episodes_per_robot, damaged=0.0, workers=CORES)
@@ -61,68 +68,51 @@ def run(episodes_per_robot: int = 100) -> dict[str, Any]:
         hours = sum(row["frames"] / row["fps"] for row in rows) / 3600
         names = [row["episode_id"] for row in rows]
         config = MeasureConfig(store=home, days=(DAY,), episodes={DAY: table}, settings=SETTINGS)
-        _ours(config, quiet, store, names[:8])  # both warm: imports, workers
-        rounds: dict[str, list[float]] = {"ours": [], "loop": []}
-        with multiprocessing.get_context("spawn").Pool(CORES, _open, (home.model_dump_json(),)) as pool:
-            pool.map(by_hand, names[:8])
-            for _ in range(ROUNDS):
-                rounds["ours"].append(_ours(config, quiet, store, names))
-                started = time.perf_counter()
-                pool.map(by_hand, names, chunksize=4)
-                rounds["loop"].append(time.perf_counter() - started)
+        with multiprocessing.get_context("spawn").Pool(CORES, opened, (home.model_dump_json(),)) as pool, peers(home, CORES) as (others, left_out):
+            ways: dict[str, Callable[[list[str]], None]] = {
+                "ours": lambda wanted: _ours(config, quiet, store, wanted),
+                "loop": lambda wanted: _loop(pool, wanted),
+                "naive": lambda wanted: _naive(home, base / "naive", wanted),
+                **{name: _peer(each, base / name) for name, each in others.items()},
+            }
+            rounds: dict[str, list[float]] = {name: [] for name in ways}
+            for number in range(ROUNDS + 1):
+                for name, way in ways.items():
+                    started = time.perf_counter()
+                    way(names)
+                    if number:  # the first round is for imports and workers
+                        rounds[name].append(round(time.perf_counter() - started, 3))
     rates = {name: hours * 3600 / median(seconds) / CORES for name, seconds in rounds.items()}
-    return {**rates, "rounds": rounds, "episodes": len(names), "episodes_per_s": len(names) / median(rounds["ours"])}
+    return {"rates": rates, "rounds": rounds, "episodes": len(names), "episodes_per_s": len(names) / median(rounds["ours"]), "left_out": left_out}
 
 
-def _ours(config: MeasureConfig, execution: Execution, store: Store, names: list[str]) -> float:
-    """Seconds to measure everything from an empty ledger."""
-    for entry in list(store.list("ledger")):
-        if not entry.key.startswith("ledger/ingest"):
-            store.delete(entry.key)
-    started = time.perf_counter()
+def _ours(config: MeasureConfig, execution: Execution, store: Store, names: list[str]) -> None:
+    """Measure everything from an empty ledger."""
+    for stage in STAGES:
+        shutil.rmtree(next(Path(str(store.root)).glob(f"ledger/{stage.name}@*"), "absent"), ignore_errors=True)
     result = measure(config, execution)[DAY]
-    assert result.counts["errors"] == 0 and result.counts["measured"] >= len(names)
-    return time.perf_counter() - started
+    assert result.counts["errors"] == 0 and result.counts["measured"] == len(names), result.counts
 
 
-_STORE: list[Store] = []
+def _loop(pool: Any, names: list[str]) -> None:
+    assert len(pool.map(by_hand, names, chunksize=4)) == len(names)
 
 
-def _open(config: str) -> None:
-    _STORE[:] = [Store(StoreConfig.model_validate_json(config))]
+def _naive(home: StoreConfig, target: Path, names: list[str]) -> None:
+    import ray
+
+    shutil.rmtree(target, ignore_errors=True)
+    document = home.model_dump_json()
+
+    def work(row: dict[str, Any]) -> dict[str, Any]:
+        opened(document)
+        return {"episode_id": row["item"], "scores": by_hand(row["item"])}
+
+    ray.data.from_items(names).map(work).write_parquet(str(target))
 
 
-def by_hand(episode_id: str) -> dict[str, float]:
-    """All checks of one episode, written out: the same pure functions, nothing else."""
-    store = _STORE[0]
-    episode = read_episode(store, episode_id)
-    scores = _signals(episode)
-    for camera, clip in episode.meta.cameras.items():
-        stream = episode.streams[f"camera:{camera}"]
-        with open_clip(store, episode_id, camera) as path:
-            frames = decode(str(path), clip.lead_in, clip.lead_in + len(stream.t_ns), SETTINGS.frame_px)
-        joints = joints_at(episode.streams.get("state"), stream.t_ns)
-        part = look(View(stream.t_ns, stream.log_ns, 0, frames, frames[:0], joints))
-        scores.update(summary(part, episode.meta.fps))
-        signature(part["thumbs"])
-        strip(part["thumbs"])
-        scores.update(outcome(*blobs(frames)))
-    return scores
-
-
-def _signals(episode: Episode) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for name, stream in episode.streams.items():
-        scores.update({f"{name}.{key}": value for key, value in timing(stream.t_ns, stream.log_ns).items()})
-    state_t, state = in_order(episode.streams["state"].t_ns, episode.streams["state"].values.astype(float))
-    action_t, action = in_order(episode.streams["action"].t_ns, episode.streams["action"].values.astype(float))
-    ranges(state)
-    ranges(action)
-    scores.update(idleness(state_t, state))
-    with contextlib.suppress(ValueError):
-        found = agreement((state_t - state_t[0]) / 1e9, state, (action_t - state_t[0]) / 1e9, action)
-        scores.update({"command.r2": found.r2} if found else {})
-    return scores
+def _peer(peer: Peer, target: Path) -> Callable[[list[str]], None]:
+    return lambda names: peer.measure(names, target)
 
 
 if __name__ == "__main__":
