@@ -6,9 +6,10 @@ from ray_jobs.seam.results import Shown
 
 
 def shown(decision: Decision) -> dict[str, Shown]:
-    """Metadata of the placement asset. Costs in USD; Dagster plots the numbers over the days."""
+    """Metadata of the placement asset: the story of its moves first. Costs in USD; Dagster plots the numbers over the days."""
     made = {
         "offers": Shown(type="md", value=table(decision)),
+        "why_not_the_others": Shown(type="md", value=reasons(decision)),
         "runs_on": Shown(type="text", value=f"{decision.target}, the data near it in {decision.region} ({decision.store.url})"),
         "expected_cost": Shown(type="float", value=round(decision.cost, 2)),
         "spent_before": Shown(type="float", value=round(decision.spent, 2)),
@@ -18,19 +19,20 @@ def shown(decision: Decision) -> dict[str, Shown]:
 
 
 def table(decision: Decision) -> str:
-    """Markdown: the ranked offers, then those that will not do."""
-    lines = [
-        "| | target | region | accelerator | starts in | takes | compute | copy | together | |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Markdown: the offers that would do, the chosen one first."""
+    lines = ["| | target | region | accelerator | starts in | takes | compute | copy | USD |", "|---|---|---|---|---|---|---|---|---|"]
     for rank, each in enumerate(decision.ranked, 1):
         kind = each["accelerator"] + (", spot" if each["spot"] else "")
-        copy = f"{each['copy_bytes'] / 1e9:.3g} GB, {each['copy_cost']:.2f}" if each["copy_bytes"] else "is there"
+        copy = f"{each['copy_cost']:.2f} for {_size(each['copy_bytes'])}" if each["copy_bytes"] else "is there"
         cells = [str(rank), each["target"], each["region"], kind, _time(each["starts_s"]), _time(each["hours"] * 3600), f"{each['compute_cost']:.2f}", copy]
-        lines.append("| " + " | ".join([*cells, f"**{each['cost']:.2f}**", each["why"] or "chosen"]) + " |")
-    for each in decision.lost:
-        lines.append(f"| - | {each['target']} | {each['region']} | | | | | | | {each['why']} |")
+        lines.append("| " + " | ".join([*cells, f"**{each['cost']:.2f}**"]) + " |")
     return "\n".join(lines)
+
+
+def reasons(decision: Decision) -> str:
+    """Markdown: why each of the others lost."""
+    others = [*decision.ranked[1:], *decision.lost]
+    return "\n".join(f"- **{each['target']}** ({each['region']}): {each['why']}" for each in others) or "there was no other offer"
 
 
 def story(moves: tuple[Move, ...], target: str) -> str:
@@ -52,3 +54,7 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
