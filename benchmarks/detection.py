@@ -1,7 +1,8 @@
 """How many planted defects the checks find, and how many clean episodes they drop. The only reader of the planted truth.
 
-`python -m benchmarks.detection`: records days with seeds that no threshold was tuned on, ingests, measures and judges them as the
-loop does, and compares the verdicts with the truth, per kind and severity. Thresholds were tuned on seeds 0-4.
+`python -m benchmarks.detection`: (1) the simulated fleet: days with seeds that no threshold was tuned on are recorded, ingested, measured and judged
+as the loop does, and the verdicts compared with the truth, per kind and severity; (2) strangers: robots of other shapes and the real sets, clean
+and with one damaged episode, judged in company and alone. Thresholds were tuned on seeds below 100.
 """
 
 import multiprocessing
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import figure, write
-from fleet.defects import DEFECTS, PLANTED
+from benchmarks.strangers import everything, group_of, tried, why
+from fleet.defects import DEFECTS
 from fleet.record import record_day
 from fleet.truth import TruthRow, read_truth
 from orchestration.curation.decide import decide
 from orchestration.curation.thresholds import Thresholds
+from ray_jobs.curation.images import Images
 from ray_jobs.curation.job import run as measure
 from ray_jobs.curation.measure import Plan, measure_here
+from ray_jobs.curation.pick_place import PickPlace
+from ray_jobs.curation.signals import Signal
+from ray_jobs.curation.stage import Stage
 from ray_jobs.driver import Execution
 from ray_jobs.ingest.index import index
 from ray_jobs.ingest.job import read_upload
@@ -29,17 +35,28 @@ from ray_jobs.seam.results import Pointer
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.seam.tables import from_bytes
 
-SEEDS = tuple(range(1001, 1009))  # never used for tuning
-HELD_OUT = tuple(name for name in DEFECTS if name not in PLANTED)
-HARMLESS = ("camera_lag", "duplicate_upload")  # harmless to the demo's policy (reference: simulation.md), or only wasteful
+SEEDS = tuple(range(1001, 1011))  # never used for tuning
+STRONG_GOAL, MILD_GOAL, FALSE_GOAL = 0.95, 0.8, 0.02
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+KINDS = tuple(name for name, defect in DEFECTS.items() if defect.cameras == 1)  # the demo's arm has one camera
+# Kinds that the checks cannot see on this fleet, and why; everything else has the goal.
+UNSEEN = {
+    ("encoder_noise", "mild"): "15 mrad are less than what the arm's own steps of 60 mrad at 10 Hz vary by",
+    ("encoder_slip", "mild"): "0.1 rad is one and a half ordinary steps at 10 Hz, and the yaw enters no relation of the joints",
+    ("encoder_offset", "mild"): "0.05 rad of the yaw is within the variation of its start, and bends the motion by a twentieth",
+    ("turned_camera", "mild"): "the scene is nearly its own mirror image",
+}
 SETTINGS = MeasureSettings(task="pick_place")
+STAGES: list[Stage] = [Signal(), Images(), PickPlace()]
 MATCH_NS = 3_000_000_000
 Cell = tuple[str, str]
 
 
 def main() -> None:
     report = run()
-    write("detection", figures(report), seeds=list(SEEDS), clean_dropped_for=report["why"])
+    found = figures(report)
+    strangers = meet(seed=SEEDS[0])
+    write("detection", found + stranger_figures(strangers), seeds=list(SEEDS), clean_dropped_for=report["why"], unseen=[" ".join(cell) for cell in UNSEEN])
 
 
 def run(seeds: tuple[int, ...] = SEEDS, episodes_per_robot: int = 24) -> dict[str, Any]:
@@ -50,10 +67,21 @@ def run(seeds: tuple[int, ...] = SEEDS, episodes_per_robot: int = 24) -> dict[st
     return compare(verdicts, truth)
 
 
+def meet(seed: int, names: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+    """`benchmarks.strangers.tried` of every shape and real set, two at a time."""
+    groups = [(name, number) for name, number in everything(seed, SHARED) if names is None or name in names]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        return pool.starmap(_meet, groups, chunksize=1)
+
+
+def _meet(name: str, seed: int) -> dict[str, Any]:
+    return tried(name, group_of(name, seed, SHARED), seed)
+
+
 def _judged(base: Path, seeds: tuple[int, ...], episodes_per_robot: int) -> tuple[list[dict[str, Any]], list[TruthRow]]:
     days = [f"2026-03-{number + 1:02d}" for number in range(len(seeds))]
     for day, seed in zip(days, seeds, strict=True):
-        record_day(base / "raw", base / "truth", day, seed=seed, episodes_per_robot=episodes_per_robot, planted=PLANTED + HELD_OUT, workers=2)
+        record_day(base / "raw", base / "truth", day, seed=seed, episodes_per_robot=episodes_per_robot, planted=KINDS, workers=2, strong=0.5)
     raw, home = StoreConfig.local(base / "raw"), StoreConfig.local(base / "store")
     store = Store(home)
     execution = Execution(store, "attempts/detection/a1/x", report=lambda message: None)
@@ -64,7 +92,7 @@ def _judged(base: Path, seeds: tuple[int, ...], episodes_per_robot: int) -> tupl
     # Everything is in the ledgers: the jobs themselves have nothing left to do, and need no Ray.
     found = ingest(IngestConfig(store=home, raw=raw, days=tuple(days), uploads=uploads.key), execution)
     tables = {day: found[day].output["episodes"] for day in days}
-    measured = measure(MeasureConfig(store=home, days=tuple(days), episodes=tables, settings=SETTINGS), execution)
+    measured = measure(MeasureConfig(store=home, days=tuple(days), episodes=tables, settings=SETTINGS), execution, STAGES)
     verdicts = []
     for day in days:
         published = Pointer(asset="episodes", day=day, generation="1", run_id="detection", output={"episodes": tables[day]})
@@ -78,7 +106,7 @@ def _judged(base: Path, seeds: tuple[int, ...], episodes_per_robot: int) -> tupl
 def _work(order: tuple[StoreConfig, StoreConfig, dict[str, Any]]) -> None:
     """Read one upload and measure its episodes in this process: by test the same rows as the Ray jobs make."""
     home, raw, upload = order
-    store, plan = Store(home), Plan.of(SETTINGS)
+    store, plan = Store(home), Plan.of(SETTINGS, STAGES)
     for row in read_upload(store, Store(raw), upload, IngestSettings()):
         if row["status"] == "ok":
             for fact in measure_here(store, row["episode_id"], plan):
@@ -125,19 +153,51 @@ def _count(cells: dict[Cell, dict[str, Any]], cell: Cell, found: bool, reasons: 
 
 
 def figures(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Recall per kind and severity (a goal only for what harms and is strong and was not held out), and the false-positive rate."""
+    """Recall per severity over all kinds that can be seen, recall per kind and severity, and the false-positive rate."""
     found = []
+    totals: Counter[str] = Counter()
     print(f"{'defect':24}{'severity':10}{'planted':>8}{'found':>7}  by")
     for (kind, severity), cell in sorted(report["cells"].items()):
         recall = cell["found"] / cell["planted"]
         print(f"{kind:24}{severity:10}{cell['planted']:8}{recall:7.0%}  {', '.join(f'{name} {count}' for name, count in cell['reasons'].most_common(3))}")
-        asked = severity == "strong" and kind in PLANTED and kind not in HARMLESS
-        label = f"recall.{kind}.{severity}" + (".held_out" if kind in HELD_OUT else "")
-        goal, met = ("> 0.9", recall > 0.9) if asked else ("reported", True)
-        found.append(figure(label, recall, f"share of {cell['planted']}", None, None, goal, met))
+        goal = STRONG_GOAL if severity == "strong" else MILD_GOAL
+        seen = (kind, severity) not in UNSEEN
+        found.append(figure(f"recall.{kind}.{severity}", recall, f"share of {cell['planted']}", None, None, f">= {goal}" if seen else "unseen", recall >= goal))
+        totals.update({f"{severity}.planted": cell["planted"], f"{severity}.found": cell["found"]})
+        if not seen:
+            print(f"{'':24}{UNSEEN[kind, severity]}")
+    for severity, goal in (("strong", STRONG_GOAL), ("mild", MILD_GOAL)):
+        planted = totals[f"{severity}.planted"]
+        recall = totals[f"{severity}.found"] / max(planted, 1)
+        found.append(figure(f"recall.{severity}", recall, f"share of {planted}, all kinds", None, None, f">= {goal}", recall >= goal))
     rate = report["false_positives"] / max(report["clean"], 1)
     print(f"false positives: {report['false_positives']} of {report['clean']} clean episodes, {rate:.1%} {report['why']}")
-    found.append(figure("false_positive_rate", rate, f"share of {report['clean']} clean", None, None, "< 0.05", rate < 0.05))
+    found.append(figure("false_positive_rate", rate, f"share of {report['clean']} clean", None, None, f"<= {FALSE_GOAL}", rate <= FALSE_GOAL))
+    return found
+
+
+def stranger_figures(met: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Clean episodes kept per robot, in company and alone, and recall over all of them per severity."""
+    found, cells = [], defaultdict(list)
+    print(f"{'robot':30}{'kept':>9}{'alone':>9}  dropped for")
+    for group in met:
+        kept, alone = (sum(verdict["verdict"] == "kept" for verdict in group[name]) for name in ("clean", "alone"))
+        count = len(group["clean"])
+        print(f"{group['name']:30}{kept:5}/{count:<3}{alone:5}/{count:<3}  {dict(why(group['clean']) + why(group['alone']))}")
+        found.append(figure(f"kept.{group['name']}", kept / count, f"share of {count} clean", None, None, "reported", True))
+        for cell, outcomes in group["cells"].items():
+            cells[cell] += outcomes
+    for (kind, severity), outcomes in sorted(cells.items()):
+        recall, lonely = (sum(outcome[place] for outcome in outcomes) / len(outcomes) for place in (0, 1))
+        print(f"{kind:24}{severity:10}{len(outcomes):8}{recall:7.0%}{lonely:7.0%} alone")
+    for severity in ("strong", "mild"):
+        some = [outcome for cell, outcomes in cells.items() if cell[1] == severity for outcome in outcomes]
+        for place, name in ((0, "in_company"), (1, "alone")):
+            recall = sum(outcome[place] for outcome in some) / max(len(some), 1)
+            found.append(figure(f"strangers.recall.{severity}.{name}", recall, f"share of {len(some)}", None, None, "reported", True))
+    clean = [verdict for group in met for verdict in group["clean"]]
+    kept = sum(verdict["verdict"] == "kept" for verdict in clean) / max(len(clean), 1)
+    found.append(figure("strangers.kept", kept, f"share of {len(clean)} clean", None, None, ">= 0.95", kept >= 0.95))
     return found
 
 

@@ -39,6 +39,7 @@ class Order:
     damaged: float = 0.4
     planted: tuple[str, ...] = PLANTED
     late: int = 0
+    strong: float = STRONG_SHARE
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ def record_day(
     damaged: float = 0.4,
     planted: tuple[str, ...] = PLANTED,
     workers: int = 1,
+    strong: float = STRONG_SHARE,
 ) -> DaySummary:
     """Record `day` (YYYY-MM-DD, UTC) below raw/<robot>/<day>/ and what was planted below `truth`.
 
-    `planted` names the kinds of damage to draw from (held-out ones only if named).
+    `planted` names the kinds of damage to draw from, `strong` is the share that is planted at full strength.
     Raises ValueError where truth lies inside raw, the day is no date or a kind is unknown.
     """
-    return record_days(raw, truth, (day,), robots, episodes_per_robot, seed, damaged, planted, workers)[0]
+    return record_days(raw, truth, (day,), robots, episodes_per_robot, seed, damaged, planted, workers, strong)[0]
 
 
 def record_days(
@@ -82,9 +84,10 @@ def record_days(
     damaged: float = 0.4,
     planted: tuple[str, ...] = PLANTED,
     workers: int = 1,
+    strong: float = STRONG_SHARE,
 ) -> list[DaySummary]:
     """Several days at once: `workers` processes share the robots of all of them."""
-    orders = [Order(raw, truth, day, robot, episodes_per_robot, seed, damaged, planted) for day in days for robot in robots]
+    orders = [Order(raw, truth, day, robot, episodes_per_robot, seed, damaged, planted, strong=strong) for day in days for robot in robots]
     rows = _carry_out(orders, workers)
     return [_summary(raw, day, [row for row in rows if row.day == day]) for day in days]
 
@@ -137,7 +140,7 @@ def _fates(order: Order, draw: np.random.Generator) -> list[Fate]:
     while len(kinds) < count:  # no kind twice before each has had its turn
         kinds += [str(name) for name in draw.choice(order.planted, len(order.planted), replace=False, p=weights / weights.sum())]
     for place, kind in zip(draw.choice(order.episodes, count, replace=False), kinds, strict=False):
-        fates[place] = (kind, "strong" if draw.random() < STRONG_SHARE else "mild")
+        fates[place] = (kind, "strong" if draw.random() < order.strong else "mild")
     for place, fate in enumerate(fates):
         last = min(place - place % EPISODES_PER_FILE + EPISODES_PER_FILE, order.episodes) - 1
         if fate and DEFECTS[fate[0]].file == "truncate":

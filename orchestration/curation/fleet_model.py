@@ -12,7 +12,7 @@ RIDGE = 1e-3
 TRIM = 0.25
 ROUNDS = 3
 MOVING = 1e-12  # variance of a step under which an axis stands still
-TIGHT = 0.03  # of the axes' range: less variation along a direction is a relation
+TIGHT = 0.06  # of the axes' range: less variation along a direction is a relation
 
 
 @dataclass(frozen=True)

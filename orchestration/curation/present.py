@@ -79,6 +79,9 @@ def overrides_table(rows: list[Row]) -> str:
 def context_table(context: Context) -> str:
     lines = [f"Context `{context.digest[:12]}`, {len(context.seen)} episodes of earlier days.", "", "| robot | compared with | episodes |", "|---|---|---|"]
     lines += [f"| {_cell(robot)} | {usual.source} | {usual.episodes} |" for robot, usual in sorted(context.robots.items())]
+    drifts = [f"| {_cell(robot)} | {_cell(drift.told())} |" for robot, usual in sorted(context.robots.items()) for drift in usual.drifts]
+    if drifts:
+        lines += ["", "| robot | what has changed and stays changed |", "|---|---|", *drifts]
     return "\n".join(lines) if context.robots else lines[0] + " No robot has enough episodes to compare with: comparing checks were left out."
 
 

@@ -47,6 +47,9 @@ class Thresholds(Strict):
     min_state_span: float
     max_spike: float
     max_jump: float
+    min_spike: float
+    min_jump: float
+    max_sudden_spreads: float
     max_noise_ratio: float
     min_noise_share: float
     max_range_excess: float
@@ -61,9 +64,11 @@ class Thresholds(Strict):
     max_idle_fraction: float
     max_idle_s: float
     min_length_share: float
+    min_end_away: float
     max_end_pace: float
 
     min_pair_r: float
+    min_pair_r_alone: float
     max_flip_r: float
     max_swap_gain: float
     min_early_s: float

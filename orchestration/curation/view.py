@@ -34,12 +34,7 @@ def view_match(background: np.ndarray, usual: np.ndarray, spread: np.ndarray) ->
     size = round(len(usual) ** 0.5)
     if size * size != len(usual) or len(background) != len(usual):
         return Match(0.0, 1.0)
-    picture, reference = background.reshape(size, size), usual.reshape(size, size)
-    weight = 1 / (GREY_NOISE**2 + spread.reshape(size, size) ** 2)
-    scores = np.full((2 * REACH + 1, 2 * REACH + 1), -1.0)
-    for down in range(-REACH, REACH + 1):
-        for right in range(-REACH, REACH + 1):
-            scores[down + REACH, right + REACH] = _match(picture, reference, weight, down, right)
+    scores = _scores(background.reshape(size, size), usual.reshape(size, size), 1 / (GREY_NOISE**2 + spread.reshape(size, size) ** 2))
     if np.ptp(scores) < FLAT:
         return Match(0.0, float(scores.max()))
     row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
@@ -52,8 +47,8 @@ def unmoved_match(background: np.ndarray, usual: np.ndarray, spread: np.ndarray)
     size = round(len(usual) ** 0.5)
     if size * size != len(usual) or len(background) != len(usual):
         return 1.0
-    weight = 1 / (GREY_NOISE**2 + spread.reshape(size, size) ** 2)
-    return _match(background.reshape(size, size), usual.reshape(size, size), weight, 0, 0)
+    scores = _scores(background.reshape(size, size), usual.reshape(size, size), 1 / (GREY_NOISE**2 + spread.reshape(size, size) ** 2))
+    return float(scores[REACH, REACH])
 
 
 def view_habit(backgrounds: list[np.ndarray], usual: np.ndarray, spread: np.ndarray) -> ViewHabit:
@@ -72,15 +67,22 @@ def turned(background: np.ndarray, how: str) -> np.ndarray:
     return np.asarray(picture[::-1, ::-1] if how == "upside down" else picture[:, ::-1]).ravel()
 
 
-def _match(picture: np.ndarray, reference: np.ndarray, weight: np.ndarray, down: int, right: int) -> float:
+def _scores(picture: np.ndarray, reference: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """[2 * REACH + 1, 2 * REACH + 1]: the weighted correlation of what overlaps at each displacement of the picture, all at once by FFT."""
     size = len(reference)
-    rows, columns = slice(max(down, 0), size + min(down, 0)), slice(max(right, 0), size + min(right, 0))
-    back_rows, back_columns = slice(max(-down, 0), size - max(down, 0)), slice(max(-right, 0), size - max(right, 0))
-    one, other, share = picture[rows, columns], reference[back_rows, back_columns], weight[back_rows, back_columns]
-    share = share / share.sum()
-    one, other = one - (share * one).sum(), other - (share * other).sum()
-    scale = np.sqrt((share * one**2).sum() * (share * other**2).sum())
-    return float((share * one * other).sum() / scale) if scale > 1e-9 else 0.0
+    picture, reference = picture - picture.mean(), reference - reference.mean()
+    shape = (size + REACH, size + REACH)
+    mine = [np.fft.rfft2(part, shape) for part in (np.ones_like(picture), picture, picture**2)]
+    theirs = [np.conj(np.fft.rfft2(weight * part, shape)) for part in (np.ones_like(reference), reference, reference**2)]
+    places = np.arange(-REACH, REACH + 1)
+
+    def slid(one: int, other: int) -> np.ndarray:
+        return np.asarray(np.fft.irfft2(mine[one] * theirs[other], shape)[np.ix_(places, places)])
+
+    total = np.maximum(slid(0, 0), 1e-12)
+    mean, other_mean = slid(1, 0) / total, slid(0, 1) / total
+    variance = np.maximum(slid(2, 0) / total - mean**2, 0.0) * np.maximum(slid(0, 2) / total - other_mean**2, 0.0)
+    return np.where(variance > 1e-9, (slid(1, 1) / total - mean * other_mean) / np.sqrt(np.maximum(variance, 1e-12)), 0.0)
 
 
 def _peak(curve: np.ndarray, best: int) -> float:

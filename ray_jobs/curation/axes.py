@@ -75,7 +75,8 @@ def ranges(values: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]
 def spikes(values: np.ndarray) -> np.ndarray:
     """[d]: the largest excursion of one or two samples (against a running median of five) over what the axis usually does in a step.
 
-    Usual: its own 95th percentile of steps, and a hundredth of the largest span of all axes (a coarse encoder's last digit is no spike).
+    Usual: twice its own upper quartile of steps (three glitches of a short episode must not hide each other), and a hundredth of the largest
+    span of all axes (a coarse encoder's last digit is no spike).
     """
     if len(values) < 8:
         return np.zeros(values.shape[1])
@@ -102,13 +103,14 @@ def jumps(values: np.ndarray) -> np.ndarray:
     for shift in (1, 2, 3):
         around[shift:] = np.maximum(around[shift:], size[:-shift])
         around[:-shift] = np.maximum(around[:-shift], size[shift:])
-    ratio = size / (around + _usual_step(values))
+    usual = np.percentile(np.abs(steps), 95, axis=0) + 0.01 * np.ptp(values, axis=0).max() + 1e-9  # an idle finger that snaps shut is ordinary
+    ratio = size / (around + usual)
     return np.asarray(ratio.max(axis=0))
 
 
 def _usual_step(values: np.ndarray) -> np.ndarray:
     steps = np.abs(np.diff(values, axis=0))
-    return np.asarray(np.percentile(steps, 95, axis=0) + 0.01 * np.ptp(values, axis=0).max() + 1e-9)
+    return np.asarray(2 * np.percentile(steps, 75, axis=0) + 0.01 * np.ptp(values, axis=0).max() + 1e-9)
 
 
 def stuck(t_ns: np.ndarray, values: np.ndarray) -> np.ndarray:

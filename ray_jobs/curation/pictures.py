@@ -93,8 +93,9 @@ def thumbs(frames: np.ndarray) -> np.ndarray:
 
 
 def palette(pictures: np.ndarray) -> np.ndarray:
-    """[n, h, w, 3] -> [8 * 8 * 3]: the mean colour of each cell."""
-    return np.stack([shrink(pictures[..., channel], GRID).mean(axis=0) for channel in range(3)], axis=-1).ravel()
+    """[n, h, w, 3] -> [8 * 8 * 3]: how far each channel of each cell lies from the cell's grey, as a share of the picture's mean: no light, only colour."""
+    cells = np.stack([shrink(pictures[..., channel], GRID).mean(axis=0) for channel in range(3)], axis=-1)
+    return np.asarray((cells - cells.mean(axis=-1, keepdims=True)) / max(float(cells.mean()), 10.0)).ravel()
 
 
 def signature(pictures: np.ndarray) -> np.ndarray:

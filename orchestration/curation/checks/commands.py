@@ -10,11 +10,17 @@ from orchestration.curation.fleet_model import Sums, explained, joint_offset
 FOLLOWS = 0.5  # correlation of a command with its joint
 
 
+def _together(corr: np.ndarray) -> bool:
+    """Whether most of the moving axes follow their commands, at least three: axes that are none of each other's agree by chance, in either direction."""
+    moving = corr != 0
+    return int((corr > FOLLOWS).sum()) >= max(3, 0.6 * moving.sum())
+
+
 def beside_joints(case: Case) -> Iterator[str]:
     """Direction, order, scale, delay and standing still of single axes: needs no fleet where most axes follow their command."""
     limits, scores = case.limits, case.scores
     r, corr, axes = scores.get("pair.r"), case.vector("pair.corr"), case.vector("pair.axes")
-    if r is None or corr is None or axes is None or r < limits.min_pair_r:
+    if r is None or corr is None or axes is None or r < limits.min_pair_r or not _together(corr):
         return
     states = axes.reshape(-1, 2)[:, 1].astype(int)
     switch = case.switches("state")
@@ -52,6 +58,8 @@ def _lag(case: Case) -> Iterator[str]:
     if case.usual is not None and usual is not None and sure is not None and sure >= limits.min_pair_r:
         if abs(lag - usual) > max(limits.max_command_lag_s, 6 * case.usual.spread["pair.lag_s"] * case.usual.widening):
             yield f"command_lag: joints and commands are {lag - usual:+.2f} s apart beside the usual"
+    elif case.scores["pair.r"] < limits.min_pair_r_alone:
+        return
     elif lag < limits.min_early_s:
         yield f"command_lag: the joints move {-lag:.2f} s before their commands"
     elif lag > limits.max_late_s:

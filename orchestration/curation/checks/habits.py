@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from orchestration.curation.checks.case import Case
-from orchestration.curation.checks.recording import ticks
 from orchestration.curation.thresholds import Habit
 
 TICKING = ("time.gap_s", "time.lost", "time.jitter", "time.uncovered_s")  # of a stream that speaks only when it has to they say nothing
@@ -14,7 +13,9 @@ def habits(case: Case) -> Iterator[str]:
         score, _, part = name.partition(":")
         habit = case.limits.habits.get(score)
         usual = None if habit is None else case.habit if habit.of == "task" else case.usual
-        if habit is None or usual is None or name not in usual.middle or (score in TICKING and not ticks(case, part)):
+        if habit is None or usual is None or name not in usual.middle:
+            continue
+        if score in TICKING and usual.middle.get(f"time.even:{part}", 0.0) < case.limits.even_at_least:
             continue
         check = off(value, usual.middle[name], usual.spread[name] * usual.widening, habit)
         if check:

@@ -6,6 +6,8 @@ import numpy as np
 
 from orchestration.curation.checks.case import WIDE, Case, listed
 
+SHORT = 0.9  # of the task's usual length
+
 
 def motion(case: Case) -> Iterator[str]:
     limits, scores = case.limits, case.scores
@@ -19,16 +21,21 @@ def motion(case: Case) -> Iterator[str]:
         yield f"idle: the arm stands still for {scores['idle.longest_s']:.1f} s on end"
     if scores.get("action.span", 1.0) == 0.0:
         yield "dead_commands: the commands never change while the joints move"
-    for name, check, limit, text in (
-        ("state.spike", "spike", limits.max_spike, "leaves its course for a sample or two by"),
-        ("state.jump", "jump", limits.max_jump, "jumps by"),
+    for name, check, limit, least, text in (
+        ("state.spike", "spike", limits.max_spike, limits.min_spike, "leaves its course for a sample or two by"),
+        ("state.jump", "jump", limits.max_jump, limits.min_jump, "jumps by"),
     ):
         found = case.vector(name)
         usual = case.comparable(name, case.usual)
-        if found is not None and usual is not None:
-            found = np.where(usual[1] + 5 * usual[2] > limit / 2, 0.0, found)  # a hand that snaps shut on every day
-        if found is not None and found.max(initial=0.0) > limit:
-            yield f"{check}: state axis {int(np.argmax(found))} {text} {found.max():.1f} times its usual step"
+        if found is None:
+            continue
+        limits_here = np.full(len(found), limit)
+        if usual is not None:  # smoother than most, or a hand that snaps shut on every day
+            known = np.maximum(least * case.caution, usual[1] + limits.max_sudden_spreads * usual[2])
+            limits_here = np.where(usual[1] > limit / 2, np.inf, np.minimum(limit, known))
+        over = found / limits_here
+        if over.max(initial=0.0) > 1:
+            yield f"{check}: state axis {int(np.argmax(over))} {text} {found[np.argmax(over)]:.1f} times its usual step"
 
 
 def ranges(case: Case) -> Iterator[str]:
@@ -113,6 +120,13 @@ def ending(case: Case) -> Iterator[str]:
     if habit.episodes >= case.limits.fit_at_least and length < case.limits.min_length_share * usual and length < usual - 4 * spread:
         yield f"truncated: it ends after {length:.1f} s, this task usually after {usual:.1f} s"
         return
+    last, low, high = (case.comparable(f"state.{name}", habit) for name in ("last", "low", "high"))
+    if last is not None and low is not None and high is not None and length < SHORT * usual:
+        over = np.abs(last[0] - last[1]) - np.maximum(case.limits.min_end_away * np.maximum(high[1] - low[1], 1e-6), 8 * last[2])
+        if over.max(initial=0.0) > 0:
+            axis = int(np.argmax(over))
+            yield f"truncated: it ends after {length:.1f} s, usually {usual:.1f} s, with state axis {axis} at {last[0][axis]:.3g}, usually {last[1][axis]:.3g}"
+            return
     pace, usual_pace = case.scores.get("idle.end_pace"), habit.middle.get("idle.end_pace")
     if pace is None or usual_pace is None:
         return

@@ -67,7 +67,7 @@ def camera_place(case: Case) -> Iterator[str]:
         case.scores[f"view.shift:{camera}"], case.scores[f"view.match:{camera}"] = found.shift, found.match
         allowed = case.limits.max_view_shift * (1.0 if case.caution == 1 else FEW)
         lost = found.match < habit.match - max(case.limits.max_view_loss, 6 * habit.match_spread * case.usual.widening)
-        if lost and (why := _instead(case, camera, own, found.match)):
+        if why := _instead(case, camera, own, found.match):
             yield why
         elif lost:
             yield f"view_changed: the {camera} view matches this robot's usual one to {found.match:.2f}, usually {habit.match:.2f}"
@@ -121,13 +121,12 @@ def colours(case: Case) -> Iterator[str]:
             continue
         camera = name.split(":", 1)[1]
         own, usual, spread = (part.reshape(CELLS, COLOURS) for part in found)
-        tint, usual_tint = own - own.mean(axis=1, keepdims=True), usual - usual.mean(axis=1, keepdims=True)
-        away, exchanged = float(np.abs(tint - usual_tint).mean()), float(np.abs(tint[:, ::-1] - usual_tint).mean())
-        noise = float(np.median(spread))
-        if away > max(case.limits.min_colour, 3 * noise) and exchanged < case.limits.max_channel_gain * away:
+        away, exchanged = float(np.abs(own - usual).mean()), float(np.abs(own[:, ::-1] - usual).mean())
+        cast, varies = np.abs((own - usual).mean(axis=0)).max(), float(np.median(spread))
+        if away > max(case.limits.min_colour, 3 * varies) and exchanged < case.limits.max_channel_gain * away:
             yield f"channels_swapped: the colours of {camera} fit this robot's usual ones with red and blue exchanged"
-        elif np.abs((tint - usual_tint).mean(axis=0)).max() > max(2 * case.limits.min_colour, 6 * noise):
-            yield f"colour_cast: the colours of {camera} are off by {np.abs((tint - usual_tint).mean(axis=0)).max():.0f} grey levels against this robot's usual"
+        elif cast > max(case.limits.min_colour, 6 * varies):
+            yield f"colour_cast: the colours of {camera} are off by {cast:.0%} of the light against this robot's usual"
 
 
 def _since(case: Case, name: str) -> str:
