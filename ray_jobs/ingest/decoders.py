@@ -14,6 +14,7 @@ from mcap_protobuf.decoder import DecoderFactory as ProtobufDecoders
 from mcap_ros2._vendor.rosidl_adapter.parser import InvalidSpecification, InvalidValue
 from mcap_ros2.decoder import DecoderFactory as Ros2Decoders
 from rosbags.interfaces import Nodetype
+from rosbags.interfaces.typing import Typesdict
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -61,7 +62,7 @@ def _generated(schema: Schema) -> Callable[[bytes], Any]:
     name = _full_name(schema.name)
     if any(int(size) > LARGEST_FIXED_ARRAY for size in re.findall(r"[\[,]\s*(\d{1,12})\s*[\]>]", text)):
         raise ValueError(f"the definition of {schema.name} has an array of more than {LARGEST_FIXED_ARRAY} fixed elements")
-    types = get_types_from_msg(text, name) if ros1 else get_types_from_idl(text)
+    types = get_types_from_msg(text, name) if ros1 else _idl_types(text)
     for _, fields in types.values():
         for _, (kind, rest) in fields:
             inner = rest[0] if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE) else None
@@ -77,6 +78,14 @@ def _generated(schema: Schema) -> Callable[[bytes], Any]:
 
     store.get_msgdef(name)
     return decoded
+
+
+def _idl_types(text: str) -> Typesdict:
+    """Types of an IDL definition, or of several behind lines of = and of "IDL: name", as rosbag2 writes them."""
+    types: Typesdict = {}
+    for part in re.split(r"^={80}\n", text, flags=re.MULTILINE):
+        types |= get_types_from_idl(re.sub(r"\AIDL: .*\n", "", part)) if part.strip() else {}
+    return types
 
 
 def _full_name(name: str) -> str:

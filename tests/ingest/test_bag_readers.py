@@ -1,5 +1,6 @@
 """ROS 1 and ROS 2 bags: the same recording gives the same episodes in every container, whole, split and damaged."""
 
+import io
 import os
 import shutil
 import sqlite3
@@ -13,16 +14,21 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.records import Channel, Schema
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.typesys import Stores, get_types_from_idl
 
 from ray_jobs.ingest.decoders import UNDECODABLE, Decoders
 from ray_jobs.ingest.gather import gather
+from ray_jobs.ingest.index import index
+from ray_jobs.ingest.job import read_upload
 from ray_jobs.ingest.reader import Refused
 from ray_jobs.ingest.ros1_reader import Ros1Reader
 from ray_jobs.ingest.rosbag2_reader import Rosbag2Reader
-from ray_jobs.seam.configs import IngestSettings, Limits
-from ray_jobs.seam.store import Store
-from tests.ingest.bags import ros1, ros2
+from ray_jobs.seam.configs import IngestSettings, Limits, UploadsConfig
+from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.seam.tables import from_bytes
+from tests.ingest.bags import built, ros1, ros2, typestore
 from tests.ingest.recorded import NOON, SECOND, Said, Taken, episode, joints, mcap, write
 from tests.ingest.test_mcap_reader import TWO, check_two
 
@@ -224,3 +230,45 @@ def test_a_message_of_text_only_says_its_topics(raw: Store, tmp_path: Path, take
     ros1(tmp_path / "raw/a.bag", [Said("/chatter", "std_msgs/msg/String", NOON, {"data": "hello"})])
     (refused,) = take(raw, "a.bag")
     assert refused == Refused("no joint states and no camera: topics were /chatter (std_msgs/String)", start_ns=NOON)
+
+
+def test_bags_in_object_storage(moto_s3: StoreConfig, store: Store, tmp_path: Path) -> None:
+    """Folders, parts and companions are found again by key, where nothing is a folder."""
+    said = episode(steps=30, marked=False)
+    ros2(tmp_path / "arm/rec", said)
+    for number, part in enumerate((said[:45], said[45:])):
+        ros1(tmp_path / f"arm/old_{number}.bag", part)
+    raw = Store(moto_s3)
+    for path in tmp_path.joinpath("arm").rglob("*.*"):
+        raw.put_file(str(path.relative_to(tmp_path)), path)
+    uploads = from_bytes(store.get(index(UploadsConfig(store=store.config, raw=moto_s3)).key))
+    assert [(row["path"], row["format"], row["robot"]) for row in uploads] == [("arm/old_0.bag", "ros1", "arm"), ("arm/rec", "rosbag2", "arm")]
+    rows = [row for upload in uploads for row in read_upload(store, raw, upload, IngestSettings())]
+    assert [(row["status"], row["states"], row["frames"]) for row in rows] == [("ok", 30, 30)] * 2
+    assert len({row["episode_id"] for row in rows}) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ros1msg", "ros2idl"])
+def test_mcap_holds_ros1_and_idl_too(raw: Store, tmp_path: Path, take: Take, encoding: str) -> None:
+    """What `mcap convert` makes of a ROS 1 bag, and what rosbag2 writes for types defined in IDL."""
+    store = typestore(Stores.ROS1_NOETIC if encoding == "ros1msg" else Stores.ROS2_HUMBLE)
+    if encoding == "ros1msg":
+        name, text = "sensor_msgs/JointState", store.generate_msgdef("sensor_msgs/msg/JointState", ros_version=1)[0]
+    else:
+        name = "acme_msgs/msg/JointState"
+        own = "module acme_msgs { module msg { struct JointState { sequence<string> name; sequence<double> position; }; }; };"
+        other = "module acme_msgs { module msg { struct Other { double x; }; }; };"
+        text = "".join(f"{'=' * 80}\nIDL: acme_msgs/msg/{title}\n{body}\n" for title, body in (("JointState", own), ("Other", other)))
+        store.register(get_types_from_idl(own))
+    sink = io.BytesIO()
+    writer = McapWriter(sink)
+    writer.start()
+    channel = writer.register_channel("/joint_states", "ros1" if encoding == "ros1msg" else "cdr", writer.register_schema(name, encoding, text.encode()))
+    for n in range(5):
+        message = built(store, "sensor_msgs/msg/JointState" if encoding == "ros1msg" else name, {"name": ["a"], "position": [n]})
+        data = store.serialize_ros1(message, message.__msgtype__) if encoding == "ros1msg" else store.serialize_cdr(message, message.__msgtype__)
+        writer.add_message(channel, NOON + n, bytes(data), NOON + n)
+    writer.finish()
+    write(tmp_path / "raw/a.mcap", sink.getvalue())
+    (item,) = take(raw, "a.mcap")
+    assert isinstance(item, Taken) and item.meta.state_names == ("a",) and item.streams["state"].values[:, 0].tolist() == [0, 1, 2, 3, 4]
