@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     where = verbs.add_parser("where", help="where an episode went: every model that learned from it or held it out")
     where.add_argument("episode", help="the episode's id, or its first characters")
     where.add_argument("--day", help="the episode's day, where its id is in several")
-    for verb in (override, review, preview, explain, where):
+    verify = verbs.add_parser("verify", help="read a dataset back, every byte, and compare it with its manifest")
+    verify.add_argument("manifest", help="URL or file of a manifest.json, or its key in the compute store")
+    for verb in (override, review, preview, explain, where, verify):
         verb.add_argument("--data", type=Path, help="the folder of own recordings whose loop is meant; else FLYWHEEL_SETTINGS, else the demo")
     verbs.add_parser("clean", help="remove what the loops made")
     chosen = parser.parse_args(arguments)
@@ -55,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             "preview": _preview,
             "explain": _explain,
             "where": _where,
+            "verify": _verify,
             "clean": _clean,
         }
         return carry_out[chosen.verb](chosen)
@@ -125,7 +129,7 @@ def _review(chosen: argparse.Namespace) -> int:
     from ray_jobs.seam.store import Store
 
     settings = _settings(chosen)
-    print(build(Store(settings.store_config()), chosen.day, settings.home_path))
+    print(build(Store(settings.store_config()), chosen.day, settings.home_path, f" --data {shlex.quote(str(chosen.data))}" if chosen.data else ""))
     return 0
 
 
@@ -156,6 +160,12 @@ def _where(chosen: argparse.Namespace) -> int:
 
     print(lineage.where(Store(_settings(chosen).store_config()), chosen.episode, chosen.day))
     return 0
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    from orchestration.dataset.verify import verify
+
+    return verify(_settings(chosen), chosen.manifest)
 
 
 def _clean(_: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from orchestration.curation import overrides
+from orchestration.dataset.sweep import sweep_datasets
+from orchestration.dataset.verify import stores
 from orchestration.ingest.assets import raw_listing
 from orchestration.launching.code import code
 from orchestration.launching.effects import Unreachable
@@ -98,11 +100,12 @@ def reconciler(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.Sk
 @dg.sensor(
     minimum_interval_seconds=86400,
     default_status=STATUS,
-    description="Removes old attempts that no publication names, code that nothing uses; merges the ledger's small files.",
+    description="Removes old attempts, code and datasets that nothing names, uploads that never ended; merges the ledger's small files.",
 )
 def sweeper(context: dg.SensorEvaluationContext, flywheel: Flywheel) -> dg.SkipReason:
     settings = flywheel.settings
     told = sweep(flywheel.store, settings.deployment, lambda run_id: run_is_alive(context.instance, run_id), settings.triggers.keep_days, code().sha256)
+    told += sweep_datasets(flywheel.store, [Store(config) for config in stores(settings)], settings.triggers.keep_days)
     told += ledger.compact(flywheel.store, COMPACT_S)
     return dg.SkipReason("\n".join(told) or "nothing is old enough to go")
 

@@ -125,6 +125,12 @@ class Store:
                 for meta in batch:
                     yield _entry(meta)
 
+    def folders(self, folder: str) -> tuple[str, ...]:
+        """Names of the folders right below it, sorted; what is in them is not listed."""
+        with self._told("list", folder):
+            names = obstore.list_with_delimiter(self._store, prefix=folder)["common_prefixes"]
+        return tuple(sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in names))
+
     def delete(self, key: str) -> None:
         """Remove the object; absent is fine."""
         try:
