@@ -209,6 +209,7 @@ def test_the_page_counts_and_offers_the_other_verdict() -> None:
     assert checks(row()) == ["idle"] and '<option value="idle">idle (2)</option>' in text and '<option value="rejected">rejected (2)</option>' in text
     assert f"./flywheel override {'a' * 32} keep" in text and f"./flywheel override {'b' * 32} reject" in text
     assert text.count("(the machine: kept)") == 1
+    assert "--reason &quot;…&quot; --data here</code>" in page("t", "a", [Entry(row(), {}, {})], " --data here")
 
 
 def publish(store: Store, asset: str, **more: object) -> None:

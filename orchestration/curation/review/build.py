@@ -25,7 +25,7 @@ SETTLED = ("override", "duplicate", "upload", "unreadable", "not_measured", "unm
 ORDER = {"quarantined": 0, "rejected": 1, "kept": 2, "superseded": 3}
 
 
-def build(store: Store, day: str, home: Path) -> Path:
+def build(store: Store, day: str, home: Path, options: str = "") -> Path:
     """Write review/<day>/ below `home`, in place of an earlier one; returns its index.html. Raises UserError where the day is not judged, and StoreError."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
         raise UserError(f"{day!r} is no day: give it as YYYY-MM-DD")
@@ -44,7 +44,7 @@ def build(store: Store, day: str, home: Path) -> Path:
     if len(rows) > PLOTTED:
         about += f" The first {PLOTTED} have plots and clips."
     target = folder / "index.html"
-    target.write_text(page(f"Review of {day}", about, entries), encoding="utf-8")
+    target.write_text(page(f"Review of {day}", about, entries, options), encoding="utf-8")
     return target
 
 

@@ -34,7 +34,8 @@ class Entry:
     note: str = ""
 
 
-def page(title: str, about: str, entries: Iterable[Entry]) -> str:
+def page(title: str, about: str, entries: Iterable[Entry], options: str = "") -> str:
+    """`options`: what an override's command needs to find the deployment."""
     entries = list(entries)
     verdicts = Counter(entry.row["verdict"] for entry in entries)
     reasons = Counter(name for entry in entries for name in checks(entry.row))
@@ -45,7 +46,7 @@ def page(title: str, about: str, entries: Iterable[Entry]) -> str:
         verdicts=_options([(name, verdicts[name]) for name in COLOURS if verdicts[name]]),
         reasons=_options(reasons.most_common()),
         robots=_options(sorted(robots.items())),
-        articles="\n".join(article(entry) for entry in entries),
+        articles="\n".join(article(entry, options) for entry in entries),
     )
 
 
@@ -54,7 +55,7 @@ def checks(row: Row) -> list[str]:
     return list(dict.fromkeys(reason.split(":", 1)[0] for reason in row["reasons"] or [] if not reason.startswith("note:")))
 
 
-def article(entry: Entry) -> str:
+def article(entry: Entry, options: str) -> str:
     row = entry.row
     verdict = row["verdict"] if row["verdict"] in COLOURS else "quarantined"
     machine = row.get("machine_verdict")
@@ -65,7 +66,7 @@ def article(entry: Entry) -> str:
     told = "".join(f"<li{' class=override' if reason.startswith('override:') else ''}>{escape(reason)}</li>" for reason in row["reasons"] or [])
     figures = "".join(_figure(reason, found, entry.shares.get(reason)) for reason, found in entry.plots.items())
     other = "reject" if row["verdict"] == "kept" else "keep"
-    command = f'./flywheel override {row["episode_id"]} {other} --reason "…"'
+    command = f'./flywheel override {row["episode_id"]} {other} --reason "…"{options}'
     ask = f'<p class=ask>disagree: <code>{escape(command)}</code> <button type="button" data-copy="{escape(command)}">copy</button></p>'
     return (
         f'<article class="{escape(verdict)}" id="{escape(row["episode_id"])}" data-verdict="{escape(row["verdict"])}" data-robot="{escape(row["robot"] or "")}"'
