@@ -32,6 +32,7 @@ IMAGES = "observation.images."
 CONTENT_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError, pa.ArrowException)
 # A path template holds these fields and nothing else: str.format would look into objects and pad to any width.
 FIELD = re.compile(r"\{(episode_chunk|episode_index|chunk_index|file_index|video_key)(:0?\d{1,2}d)?\}")
+BATCH_ROWS = 8192
 LONGEST_S = 31 * 86_400.0
 
 
@@ -137,8 +138,7 @@ class _Dataset:
         for key in sorted(key for key in self.files if key.startswith(self.upload.key(folder) + "/") and key.endswith(".parquet")):
             file = pq.ParquetFile(io.BytesIO(_document(self.store, self.upload, key, self.limits)))
             columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-            _check_table(file, key, columns, self.limits.document_mb, "document_mb")
-            rows += file.read(columns=columns).to_pylist()
+            rows += _bounded(file, key, columns, self.limits.document_mb, "document_mb").to_pylist()
         return rows
 
     def _episodes(self) -> list[dict[str, Any]]:
@@ -152,8 +152,7 @@ class _Dataset:
         if key not in self.files:
             return {}
         file = pq.ParquetFile(io.BytesIO(_document(self.store, self.upload, key, self.limits)))
-        _check_table(file, key, file.schema_arrow.names, self.limits.document_mb, "document_mb")
-        table = file.read()
+        table = _bounded(file, key, file.schema_arrow.names, self.limits.document_mb, "document_mb")
         names = [name for name in table.column_names if name != "task_index"]
         return {int(row["task_index"]): str(row[names[0]]) for row in table.to_pylist()} if names else {}
 
@@ -208,8 +207,7 @@ class _Dataset:
             file = pq.ParquetFile(self._local("data", key))
             wanted = {"observation.state", "action", "timestamp", "episode_index", "task_index", "next.success", *self.images}
             columns = [name for name in file.schema_arrow.names if name in wanted]
-            _check_table(file, key, columns, self.limits.episode_mb, "episode_mb")
-            self._table = (key, file.read(columns=columns))
+            self._table = (key, _bounded(file, key, columns, self.limits.episode_mb, "episode_mb"))
         table = self._table[1]
         assert table is not None
         return table.filter(pc.equal(table["episode_index"], int(row["episode_index"]))) if "episode_index" in table.column_names else table
@@ -335,17 +333,18 @@ class _Dataset:
         return task or (listed[0] if listed else "")
 
 
-def _check_table(file: pq.ParquetFile, key: str, columns: Sequence[str], limit_mb: int, limit: str) -> None:
-    """Raises DataError where the columns, unpacked, are larger than the limit: by their counts, for few bytes may stand for many."""
-    size = 0
-    for group in range(file.metadata.num_row_groups):
-        row_group = file.metadata.row_group(group)
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            if any(column.path_in_schema == name or column.path_in_schema.startswith(name + ".") for name in columns):
-                size += max(column.total_uncompressed_size, 8 * column.num_values)
-    if size > limit_mb << 20:
-        raise DataError(f"{key} unpacks to some {size} bytes, more than limits.{limit} ({limit_mb})")
+def _bounded(file: pq.ParquetFile, key: str, columns: Sequence[str], limit_mb: int, limit: str) -> pa.Table:
+    """The columns. Raises DataError where they unpack to more than the limit: few bytes of a table may stand for many.
+
+    What the file says of its columns is not asked: pyarrow 26 aborts the process where that is damaged.
+    """
+    batches, size = [], 0
+    for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+        batches.append(batch)
+        size += batch.nbytes
+        if size > limit_mb << 20:
+            raise DataError(f"{key} unpacks to more than limits.{limit} ({limit_mb})")
+    return pa.Table.from_batches(batches, schema=batches[0].schema if batches else pa.schema([file.schema_arrow.field(name) for name in columns]))
 
 
 def _is_depth(feature: dict[str, Any]) -> bool:
