@@ -4,6 +4,7 @@
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from typing import Any
@@ -43,8 +44,9 @@ def one_episode(arguments: list[str]) -> int:
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    """A ledger row as JSON: the picture becomes its size."""
-    return {**row, "picture": f"{len(row['picture'])} bytes of JPEG" if row["picture"] else None}
+    """A ledger row as JSON: the picture becomes its size and hash."""
+    picture = row["picture"]
+    return {**row, "picture": f"{len(picture)} bytes of JPEG, SHA-256 {hashlib.sha256(picture).hexdigest()}" if picture else None}
 
 
 if __name__ == "__main__":
