@@ -195,7 +195,8 @@ def decode(source: str | BinaryIO, first: int, last: int, short_side: int) -> np
 
 def decode_sizes(source: str | BinaryIO, first: int, last: int, sizes: Sequence[Size], origin: int = 0) -> tuple[list[np.ndarray], int]:
     """Frames [first, last) decoded once, as [n, h, w, 3] u8 RGB in each size, and how many there were. Frame `origin` counts as number 0."""
-    found: list[list[np.ndarray]] = [[] for _ in sizes]
+    found = [np.zeros((0, 1, 1, 3), np.uint8) for _ in sizes]
+    filled = [0] * len(sizes)
     scalers = [VideoReformatter() for _ in sizes]  # a frame's own would be set up anew for each frame
     count = 0
     with av.open(source, "r") as container:
@@ -209,12 +210,15 @@ def decode_sizes(source: str | BinaryIO, first: int, last: int, sizes: Sequence[
                 break
             if position >= first:
                 count += 1
-                for size, scaler, frames in zip(sizes, scalers, found, strict=True):
+                for place, (size, scaler) in enumerate(zip(sizes, scalers, strict=True)):
                     if (position - origin) % size.every == 0:
                         height, width = _fit(frame.height, frame.width, size.px)
-                        frames.append(scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray())
+                        if not filled[place]:  # all of them at once: a list of frames would be held twice
+                            found[place] = np.empty((-(-(last - position) // size.every), height, width, 3), np.uint8)
+                        found[place][filled[place]] = scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
+                        filled[place] += 1
             position += 1
-    return [np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8) for frames in found], count
+    return [frames[:number] for frames, number in zip(found, filled, strict=True)], count
 
 
 def _seek(container: Any, stream: Any, first: int) -> int:
