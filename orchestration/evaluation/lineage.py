@@ -2,13 +2,11 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from orchestration.curation.overrides import find as find_episode
 from orchestration.evaluation import history
-from orchestration.evaluation.record import days_of
 from orchestration.placement.decision import ASSET, decision_in
 from ray_jobs.seam.errors import DataError, NotFound, UserError
 from ray_jobs.seam.layout import attempt_prefix, generations, pointer
@@ -60,20 +58,19 @@ def explain(store: Store, name: str) -> str:
     """Everything that made a model, as text. Raises UserError where there is no such model, or several."""
     prefix = find_model(store, name)
     lineage = read_lineage(store, prefix)
-    made = list(_published(store, "policy", prefix))
-    judged = list(_published(store, "evaluation", prefix))
+    day = max((dataset["day"] for dataset in lineage["datasets"]), default="")  # a policy is that of the last day of its view
+    made, judged = _published(store, "policy", day, prefix), _published(store, "evaluation", day, prefix)
     lines = [prefix, *_made(store, prefix, lineage, made), "", *_data(store, lineage), "", *_evaluated(store, judged), "", *_reign(store, prefix)]
     return "\n".join(lines)
 
 
-def _published(store: Store, asset: str, prefix: str) -> Iterator[Pointer]:
-    """Publications of any generation whose model it is, oldest day first; of a day the newest one."""
-    for day in days_of(store, asset):
-        for generation in reversed(generations(store, asset, day)):
-            found = Pointer.model_validate_json(store.get(pointer(asset, day, generation)))
-            if found.output.get("model") == prefix:
-                yield found
-                break
+def _published(store: Store, asset: str, day: str, prefix: str) -> list[Pointer]:
+    """The newest publication of the day whose model it is; none where there is no such."""
+    for generation in reversed(generations(store, asset, day) if day else []):
+        found = Pointer.model_validate_json(store.get(pointer(asset, day, generation)))
+        if found.output.get("model") == prefix:
+            return [found]
+    return []
 
 
 def _made(store: Store, prefix: str, lineage: Row, made: list[Pointer]) -> list[str]:

@@ -69,10 +69,19 @@ def calibration(points: Sequence[Point]) -> Calibration:
     errors, rates = errors[good], rates[good]
     if len(errors) < ENOUGH or np.ptp(errors) == 0 or np.ptp(rates) == 0:
         return Calibration(len(errors), None, None)
-    from scipy.stats import permutation_test, spearmanr
+    from scipy.stats import permutation_test, rankdata
 
-    def rank(order: np.ndarray) -> float:
-        return float(spearmanr(order, rates).statistic)
+    one, other = (_standard(rankdata(values)) for values in (errors, rates))  # Spearman's is Pearson's correlation of the ranks
 
-    tested = permutation_test((errors,), rank, permutation_type="pairings", vectorized=False, n_resamples=2000, rng=np.random.default_rng(0))
+    def rank(order: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray((order * other).sum(axis=axis))
+
+    tested = permutation_test((one,), rank, permutation_type="pairings", vectorized=True, n_resamples=2000, rng=np.random.default_rng(0))
     return Calibration(len(errors), float(tested.statistic), float(tested.pvalue))
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """Of mean 0 and length 1."""
+    centred = values - values.mean()
+    length: np.ndarray = centred / np.linalg.norm(centred)
+    return length

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from orchestration.evaluation import plots
 from orchestration.evaluation.history import Move
@@ -64,10 +65,10 @@ numbers = st.floats(0.01, 2)
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(numbers, st.floats(0, 1)), min_size=ENOUGH, max_size=8))
-def test_the_rank_is_a_correlation(pairs: list[tuple[float, float]]) -> None:
+def test_the_rank_is_scipys(pairs: list[tuple[float, float]]) -> None:
     found = calibration([point(number + 1, error, rate) for number, (error, rate) in enumerate(pairs)])
     if found.rank is not None and found.chance is not None:
-        assert -1.0001 <= found.rank <= 1.0001 and 0 < found.chance <= 1
+        assert found.rank == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic) and 0 < found.chance <= 1
 
 
 def test_the_history_is_a_picture_and_a_table() -> None:
