@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,11 @@ def engine_config(settings: CaptionSettings) -> dict[str, Any]:
 
 def through_vllm(data: Any, settings: CaptionSettings) -> Any:
     """Rows of `captions.show` -> rows with `answer`, `error` and `seconds`. Raises UserError where vLLM is not installed."""
-    try:
-        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    if find_spec("vllm") is None:  # asked here: an actor that lacks it only says so in the traceback of a dead actor
+        raise UserError("captions by vLLM need it installed where the job runs: pip install 'robot-flywheel[vllm]', or backend: http")
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-        processor = build_processor(vLLMEngineProcessorConfig(**engine_config(settings)), preprocess=partial(_to_vllm, settings=settings), postprocess=_said)
-    except ImportError as error:
-        raise UserError(f"captions by vLLM need it installed where the job runs ({error}): pip install 'robot-flywheel[vllm]', or backend: http") from error
+    processor = build_processor(vLLMEngineProcessorConfig(**engine_config(settings)), preprocess=partial(_to_vllm, settings=settings), postprocess=_said)
     return processor(data).map(_told)
 
 
