@@ -156,7 +156,7 @@ def _data(store: Store, lineage: Row) -> list[str]:
         lines.append(f"by {kind}")
         lines += [f"  {value:<40} {counts[kind][value]:>7} episodes {length:>10.3f} robot-hours" for value, length in sorted(found.items())]
     if unknown:
-        lines.append(f"{unknown} episodes are in no table of their day any more: their hours are not counted")
+        lines.append(f"{unknown} episodes are in no table of their day (synthetic copies, or a day ingested anew since): their hours are not counted")
     return lines
 
 

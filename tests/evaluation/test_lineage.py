@@ -147,7 +147,7 @@ def test_explain_tells_days_hours_selection_code_seeds_cost_and_how_it_was_judge
         "arm-2 1 episodes 1.000 robot-hours",
         "pour 1 episodes 0.500 robot-hours",
         "stack 2 episodes 1.050 robot-hours",
-        "1 episodes are in no table of their day any more: their hours are not counted",
+        "1 episodes are in no table of their day (synthetic copies, or a day ingested anew since): their hours are not counted",
         f"{TUESDAY} 88 of 100 [80%, 93%], offline error 0.250, against models/old",
         f"scenes 6 of simulated_arm@1, seeds 5 to 7, conditions mild, none ({MANIFEST.key})",
         "failures evaluations/m/failures-abc",
