@@ -61,13 +61,21 @@ def _cost(operator: Operator, costs: Mapping[str, float]) -> float:
     return max(sum(costs.get(name, 0.0) for name in operator.names), 1e-9)
 
 
-def blocks(seconds: Sequence[float], slots: int) -> list[tuple[int, int]]:
-    """[first, last) of the items that each task takes, given each item's recorded seconds and how many tasks run at a time."""
-    target = min(BLOCK_S, math.fsum(seconds) / (TASKS_PER_WORKER * max(slots, 1)))
+def blocks(items: Sequence[tuple[str, float]], slots: int) -> list[tuple[int, int]]:
+    """[first, last) of the items that each task takes; an episode that fits into one is not split, so that its worker can finish it.
+
+    items: (episode, recorded seconds) of each segment, an episode's one after the other. slots: how many tasks run at a time.
+    """
+    lengths: dict[str, float] = {}
+    for episode, seconds in items:
+        lengths[episode] = lengths.get(episode, 0.0) + seconds
+    target = min(BLOCK_S, math.fsum(lengths.values()) / (TASKS_PER_WORKER * max(slots, 1)))
     found, first, held = [], 0, 0.0
-    for place, length in enumerate(seconds):
-        if place > first and held + length / 2 > target:
+    for place, (episode, seconds) in enumerate(items):
+        whole = lengths[episode] <= BLOCK_S
+        begins = place > first and not (whole and items[place - 1][0] == episode)
+        if begins and held + (lengths[episode] if whole else seconds) / 2 > target:
             found.append((first, place))
             first, held = place, 0.0
-        held += length
-    return [*found, (first, len(seconds))] if len(seconds) else []
+        held += seconds
+    return [*found, (first, len(items))] if items else []

@@ -1,7 +1,7 @@
 """Segments through the operators on Ray Data: what runs in its workers, and what they say to the driver.
 
 Between operators goes a table with one row per piece; finished LEDGER rows and what a worker has to tell go along in rows of their own.
-An episode of one segment is finished by the worker that measured it; the pieces of a longer one come out as partials.
+An episode whose segments are all in one batch is finished by the worker that measured it; the pieces of a longer one come out as partials.
 """
 
 import json
@@ -75,6 +75,7 @@ class Work:
         rows: list[dict[str, Any]] = []
         failed: list[tuple[str, str, str]] = []
         spent: dict[str, float] = {}
+        waiting: dict[str, list[Piece]] = {}  # longer episodes, whose other pieces may come in this batch
         sent = 0
         for first in range(0, len(pieces), self.operator.resources.batch):
             part = pieces[first : first + self.operator.resources.batch]
@@ -86,14 +87,16 @@ class Work:
                 if piece.failed:
                     failed.append((piece.episode_id, *piece.failed))
                     continue
-                for row in self._finished(piece):
-                    rows.append(row)
-                    spent[row["stage"]] = spent.get(row["stage"], 0.0) + row["seconds"] - piece.seconds.get(row["stage"], 0.0)
-                if piece.wanted:
+                rows += self._finished(piece, waiting, spent)
+                if piece.wanted and piece.segment is not None and self.later & set(piece.wanted):
                     data = self._trimmed(piece).to_bytes()
                     sent += len(data)
                     yield _way(piece.episode_id, piece=data)
             pieces[first : first + len(part)] = [_GONE] * len(part)  # their frames are not needed any more
+        for piece in (piece for parts in waiting.values() for piece in parts):
+            data = piece.to_bytes()
+            sent += len(data)
+            yield _way(piece.episode_id, piece=data)
         made = _ledger_bytes(rows) if rows else b""
         worker = f"{os.uname().nodename}:{os.getpid()}"
         span = Span(self.number, worker, began, time.time(), spent, len(pieces), sent + len(made))
@@ -110,13 +113,25 @@ class Work:
             else:
                 apply(self.plan.stages[name], *pieces)
 
-    def _finished(self, piece: Piece) -> list[dict[str, Any]]:
-        """The rows that this piece alone decides, after which it wants them no more."""
-        if piece.count > 1:
-            return []
+    def _finished(self, piece: Piece, waiting: dict[str, list[Piece]], spent: dict[str, float]) -> list[dict[str, Any]]:
+        """The rows that this piece decides, alone or as the last of its episode, after which it wants them no more; else it waits."""
+        meta, pieces = piece.segment.meta if piece.segment else None, [piece]
         done = tuple(name for name in piece.wanted if name not in self.later or name in piece.errors)
+        if piece.count > 1:
+            if piece.segment is not None and self.later & set(piece.wanted):
+                return []  # later stages see it first
+            pieces = waiting.setdefault(piece.episode_id, [])
+            pieces.append(replace(piece, segment=None))
+            if len(pieces) < piece.count:
+                return []
+            del waiting[piece.episode_id]
+            meta, done = meta or read_meta(self.store, piece.episode_id), piece.wanted
         piece.wanted = tuple(name for name in piece.wanted if name not in done)
-        return finish(self.plan, [replace(piece, wanted=done)], piece.segment.meta if piece.segment else None)
+        rows = finish(self.plan, [replace(each, wanted=done) for each in pieces], meta)
+        for row in rows:
+            scoring = row["seconds"] - sum(each.seconds.get(row["stage"], 0.0) for each in pieces)
+            spent[row["stage"]] = spent.get(row["stage"], 0.0) + scoring
+        return rows
 
     def _trimmed(self, piece: Piece) -> Piece:
         """Without the frames and samples that no later stage reads."""
@@ -166,7 +181,7 @@ def stream(store: Store, plan: Plan, chain: Sequence[Operator], sized: Sequence[
     context.target_max_block_size = BLOCK_BYTES
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     rows = _listed(items)
-    parts = blocks([item.seconds for item in items], sized[0].workers or int(ray.cluster_resources().get("CPU", 1)))
+    parts = blocks([(item.episode_id, item.seconds) for item in items], sized[0].workers or int(ray.cluster_resources().get("CPU", 1)))
     data: Any = ray.data.from_arrow([rows.slice(first, last - first).combine_chunks() for first, last in parts])
     for number, (operator, pool) in enumerate(zip(chain, sized, strict=True)):
         wants = operator.resources

@@ -140,7 +140,7 @@ def test_a_bumped_stage_is_measured_alone_and_without_pictures(filled: tuple[Sto
     first = run(config(store, key), execution(store))[DAY]
 
     class Bumped(Signal):
-        version = "2"
+        version = "bumped"
 
     stages = [Bumped(), *measuring(SETTINGS)[1:]]
     for entry in list(store.list("episodes")):

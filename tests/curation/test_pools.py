@@ -68,10 +68,16 @@ def test_what_asks_for_the_same_shares_an_operator_and_actors_come_last() -> Non
     assert [each.names for each in operators(stages, {"model"})] == [("decode",), ("model",)]
 
 
-@given(st.lists(st.floats(0.1, 600), max_size=80), st.integers(1, 32))
-def test_every_item_is_in_one_block_and_no_block_is_long(seconds: list[float], slots: int) -> None:
-    found = blocks(seconds, slots)
-    assert [place for first, last in found for place in range(first, last)] == list(range(len(seconds)))
-    target = min(BLOCK_S, math.fsum(seconds) / (TASKS_PER_WORKER * slots))
+@given(st.lists(st.tuples(st.integers(1, 6), st.floats(0.1, 60)), max_size=40), st.integers(1, 32))
+def test_every_item_is_in_one_block_no_block_is_long_and_no_short_episode_is_split(episodes: list[tuple[int, float]], slots: int) -> None:
+    items = [(str(number), seconds) for number, (count, seconds) in enumerate(episodes) for _ in range(count)]
+    found = blocks(items, slots)
+    assert [place for first, last in found for place in range(first, last)] == list(range(len(items)))
+    whole = {str(number): count * seconds for number, (count, seconds) in enumerate(episodes) if count * seconds <= BLOCK_S}
+    units = [whole.get(name, seconds) for name, seconds in items]
+    target = min(BLOCK_S, math.fsum(seconds for _, seconds in items) / (TASKS_PER_WORKER * slots))
     for first, last in found:
-        assert last == first + 1 or math.fsum(seconds[first:last]) <= target + max(seconds[first:last]) / 2 + 1e-6
+        held = items[first:last]
+        assert len({name for name, _ in held}) == 1 or math.fsum(seconds for _, seconds in held) <= target + max(units[first:last]) / 2 + 1e-6
+        for name, _ in held:
+            assert name not in whole or sum(1 for other, _ in held if other == name) == episodes[int(name)][0]
