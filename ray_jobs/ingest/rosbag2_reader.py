@@ -142,10 +142,11 @@ def _times(store: Store, upload: Upload) -> UploadFacts:
             continue
         with store.local_copy(entry.key) as path:
             try:
-                survey = SqliteLog(path, Limits()).survey()
+                span = SqliteLog(path, Limits()).span()
             except DataError:
                 continue
-        facts.append(UploadFacts(start_ns=survey.start_ns, end_ns=survey.end_ns))
+        if span is not None:
+            facts.append(UploadFacts(start_ns=min(span), end_ns=max(span)))
     return spanned(facts)
 
 

@@ -50,6 +50,15 @@ class SqliteLog:
                 survey.add(record)
         return survey
 
+    def span(self) -> tuple[int, int] | None:
+        """Times of the first and the last message in ns, by two rows and not by all; None without any. Raises DataError."""
+        with self._opened() as database:
+            rows = [database.execute(f"SELECT timestamp FROM messages ORDER BY id {way} LIMIT 1").fetchone() for way in ("ASC", "DESC")]
+        try:
+            return (_time(rows[0][0]), _time(rows[1][0])) if all(rows) else None
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
     def records(self, losses: list[str]) -> Iterator[Record]:
         with self._opened() as database:
             yield from self._messages(database, losses)

@@ -305,3 +305,13 @@ def test_an_upload_of_several_files_is_found_again_by_its_digest(loop: Loop, tmp
     (row,) = loop.rows(loop.run(*upload["days"])[upload["days"][-1]])
     assert (row["status"], row["states"], row["robot"]) == ("ok", 30, "x" if kind != "video" else "arm-9")
     assert row["frames"] in (30, 31) and row["cameras"]
+
+
+def test_the_raw_store_may_itself_be_a_bag(loop: Loop, tmp_path: Path) -> None:
+    ros2(tmp_path / "made/raw", episode(steps=30, marked=False))
+    shutil.copytree(tmp_path / "made/raw", tmp_path / "raw", dirs_exist_ok=True)
+    loop.index()
+    loop.read()
+    (upload,) = from_bytes(loop.store.get(loop.previous or ""))
+    (row,) = loop.rows(loop.run(*upload["days"])[upload["days"][-1]])
+    assert (upload["path"], upload["format"], row["status"], row["states"]) == (".", "rosbag2", "ok", 30)
