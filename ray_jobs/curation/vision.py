@@ -11,16 +11,15 @@ from ray_jobs.curation.embedding import Layout, first_view, project
 from ray_jobs.curation.stage import Partial, Picks, Resources, Segment
 from ray_jobs.seam.configs import EmbeddingSettings
 from ray_jobs.seam.errors import UserError
+from ray_jobs.seam.model import digest
 
 
 class Vision(Layout):
     """One forward pass of some frames a second; loaded once per worker, on its GPU where it has one."""
 
-    version = "1"
-    settings = ("embedding",)
-
     def __init__(self, chosen: EmbeddingSettings) -> None:
         self.chosen = chosen
+        self.version = f"vision-1-{digest(chosen.model, chosen.revision, chosen.dtype, chosen.batch)[:8]}"  # where it runs changes no number
         self.picks = Picks(px=chosen.frame_px, fps=chosen.fps)
         self.resources = Resources(num_cpus=chosen.cpus, num_gpus=chosen.gpus, memory=chosen.memory_mb * 1024 * 1024, pool=chosen.workers)
 

@@ -79,6 +79,15 @@ def test_copies_are_found_by_what_a_model_sees(store: Store, model: str) -> None
     assert judged(likeness(copy, other), thresholds) is None
 
 
+def test_another_model_is_measured_anew_and_another_place_is_not() -> None:
+    def version(**changes: Any) -> str:
+        return Plan.of(settings("a/model", **changes)).versions["embedding"]
+
+    assert version() == version(gpus=1, workers=4, memory_mb=9000)
+    others = [version(revision="b"), version(dtype="bfloat16"), Plan.of(settings("another/model")).versions["embedding"]]
+    assert len({version(), Plan.of(MeasureSettings()).versions["embedding"], *others}) == 5
+
+
 def test_what_the_batch_is_does_not_matter(model: str) -> None:
     stage = Vision(EmbeddingSettings(model=model, batch=8, frame_px=32))
     stage.ready()
