@@ -44,6 +44,7 @@ class Limits(Strict):
     episode_mb: int = 4096  # numbers of one episode's streams, held in memory
     document_mb: int = 256  # a metadata document or a table of one
     unpacked_mb: int = 65536  # a file of a compressed bag, unpacked to disk
+    read_s: float = 1800.0  # reading one upload in a job
 
 
 class IngestSettings(Strict):
