@@ -28,7 +28,7 @@ class Images(Stage):
     def measure(self, segment: Segment) -> Partial:
         partial: Partial = {}
         for camera, view in segment.views.items():
-            if len(view.frames) and not getattr(segment.meta.cameras.get(camera), "depth", False):
+            if len(view.frames):
                 partial.update({f"{camera}/{name}": value for name, value in look(view).items()})
         return partial
 

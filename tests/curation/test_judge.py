@@ -35,7 +35,7 @@ GOOD = {
     "image.lag_gain:front": 0.0,
     "command.r2": 0.8,
     "command.lag_s": 0.0,
-    "command.r2_now": 0.7,
+    "command.r2_now": 0.5,
     "task.distance": 0.2,
 }
 
@@ -80,7 +80,7 @@ def verdicts(rows: list[dict[str, Any]], ledger: dict[str, Any], thresholds: Thr
         ("action.nonfinite", 0.3, "not_a_number"),
         ("time.backward:state", 1.0, "clock_backward"),
         ("time.clock_s:camera:front", 0.7, "clock_step"),
-        ("time.gap_s:action", 0.8, "gap"),
+        ("time.gap_s:camera:front", 0.8, "gap"),
         ("time.lost:camera:front", 0.4, "lost_samples"),
         ("state.span", 0.0, "still_joints"),
         ("idle.fraction", 0.8, "idle"),

@@ -102,10 +102,10 @@ def poses(case: Case) -> Iterator[str]:
         if away[worst] > max(limits.max_start_offset, 6 * first[2][worst]):
             yield f"start_offset: state axis {worst} starts {first[0][worst] - first[1][worst]:+.3g} from where this robot always starts"
     tied, moments = case.usual.relations if case.usual else None, case.vector("state.moments")
-    if tied is not None and moments is not None and len(moments) == len(tied.middle) * (len(tied.middle) + 1) and len(tied.spread):
+    if case.usual is not None and tied is not None and moments is not None and len(moments) == len(tied.middle) * (len(tied.middle) + 1) and len(tied.spread):
         spreads, away = tied.off(moments[: len(tied.middle)])
         case.scores["fleet.relation"] = spreads
-        if spreads > limits.max_relation_spreads and np.abs(away).max() > limits.min_relation_offset:
+        if spreads > limits.max_relation_spreads * case.usual.widening and np.abs(away).max() > limits.min_relation_offset:
             worst = int(np.argmax(np.abs(away) / np.maximum(tied.spread, 1e-3)))
             axes = np.argsort(-np.abs(tied.directions[worst]))[:3]
             yield f"encoder_offset: state axes {listed(sorted(axes))} stand {spreads:.0f} spreads from how this robot's joints go together"

@@ -122,10 +122,11 @@ def colours(case: Case) -> Iterator[str]:
         camera = name.split(":", 1)[1]
         own, usual, spread = (part.reshape(CELLS, COLOURS) for part in found)
         away, exchanged = float(np.abs(own - usual).mean()), float(np.abs(own[:, ::-1] - usual).mean())
+        least = case.limits.min_colour * (1.0 if case.caution == 1 else FEW)  # rooms and backdrops change, too
         cast, varies = np.abs((own - usual).mean(axis=0)).max(), float(np.median(spread))
-        if away > max(case.limits.min_colour, 3 * varies) and exchanged < case.limits.max_channel_gain * away:
+        if away > max(least, 3 * varies) and exchanged < case.limits.max_channel_gain * away:
             yield f"channels_swapped: the colours of {camera} fit this robot's usual ones with red and blue exchanged"
-        elif cast > max(case.limits.min_colour, 6 * varies):
+        elif cast > max(least, 6 * varies):
             yield f"colour_cast: the colours of {camera} are off by {cast:.0%} of the light against this robot's usual"
 
 

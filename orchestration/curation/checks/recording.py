@@ -49,5 +49,5 @@ def clocks(case: Case) -> Iterator[str]:
 
 
 def ticks(case: Case, stream: str) -> bool:
-    """Whether a stream comes at an even rate; one that speaks only when it has to is never silent."""
-    return case.scores.get(f"time.even:{stream}", 1.0) >= case.limits.even_at_least
+    """Whether a stream comes at an even rate; one that speaks only when it has to is never silent, and an operator may let go of the commands."""
+    return stream != "action" and case.scores.get(f"time.even:{stream}", 1.0) >= case.limits.even_at_least
