@@ -110,8 +110,9 @@ def commands(case: Case) -> Iterator[str]:
         return
     r2, lag, usual_lag = scores["command.r2"], scores["command.lag_s"], case.usual.middle["command.lag_s"]
     allowed = max(limits.max_command_lag_s, 4 * case.usual.spread["command.lag_s"] * case.usual.widening)
-    loss = max(limits.max_command_loss, 4 * case.usual.spread["command.r2"] * case.usual.widening)
-    late = r2 > 0.5 * usual_r2 and r2 - scores["command.r2_now"] > limits.min_lag_gain and abs(lag - usual_lag) > allowed
+    loss = case.caution * max(limits.max_command_loss, 4 * case.usual.spread["command.r2"] * case.usual.widening)
+    # A delay by regression over all axes is vague: few episodes do not tell what is usual.
+    late = case.caution == 1 and r2 > 0.5 * usual_r2 and r2 - scores["command.r2_now"] > limits.min_lag_gain and abs(lag - usual_lag) > allowed
     if late:
         yield f"command_lag: motion and command are {lag - usual_lag:+.2f} s apart beside the usual"
     elif case.model is not None and plain < case.model.r2 - loss:
