@@ -212,7 +212,7 @@ def failure(error: Exception, verb: str, config: StoreConfig, key: str) -> Store
         return StoreError(f"{what}: the credentials have expired ({code}): renew {keys}; what is done stays, a new attempt reads them again")
     if isinstance(error, failures.PermissionDeniedError | failures.UnauthenticatedError) or code in _REFUSED:
         return Denied(f"{what}: the store refuses the credentials{f' ({code})' if code else ''}: correct {keys}, or what they are allowed to do")
-    if code == "NoSuchBucket":
+    if code in ("NoSuchBucket", "ContainerNotFound"):
         return Denied(f"{what}: there is no such bucket: make it, or correct the store's url")
     if isinstance(error, failures.NotFoundError | FileNotFoundError):
         return NotFound(f"{what}: no such object")
@@ -221,7 +221,10 @@ def failure(error: Exception, verb: str, config: StoreConfig, key: str) -> Store
     return StoreError(f"{what}: {_first_line(error)}")
 
 
-_REFUSED = frozenset({"AccessDenied", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "XAdminUserNotFound"})  # the last is versitygw's
+_REFUSED = frozenset(
+    # of S3, of Azure, and of versitygw
+    {"AccessDenied", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"} | {"AuthenticationFailed", "AuthorizationFailure"} | {"XAdminUserNotFound"}
+)
 
 
 def _entry(meta: Any) -> Entry:
