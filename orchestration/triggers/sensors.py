@@ -30,7 +30,7 @@ UNFINISHED = [
 ]
 STATUS = dg.DefaultSensorStatus.RUNNING if current().triggers.enabled else dg.DefaultSensorStatus.STOPPED
 POLL_S = current().triggers.poll_s
-COMPACT_S = 15.0  # with the sweep within the minute that a sensor may take
+COMPACT_S = 10.0  # with the attempts and the datasets within the minute that a sensor may take
 
 
 @dg.sensor(job=index_uploads, minimum_interval_seconds=POLL_S, default_status=STATUS, description="Something arrived or changed below the raw store: index it.")
