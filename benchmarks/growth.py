@@ -201,7 +201,7 @@ def _facts(prefix: str, count: int, kilobytes: float, stage: str = "image", vers
     draw = np.random.default_rng(0)
     picture = draw.bytes(round(kilobytes * 1024))
     scores = [(f"image.{name}:front", float(name)) for name in range(20)]
-    row = {"stage": stage, "version": version, "scores": scores, "vectors": [("signature:front", draw.normal(size=320).astype(np.float32))]}
+    row = {"stage": stage, "version": version, "scores": scores, "vectors": [("background:front", draw.normal(size=320).astype(np.float32))]}
     rows = [{**row, "tags": [], "picture": picture, "error": None, "seconds": 0.03, "measured_ns": START_NS} for _ in range(count)]
     return pa.Table.from_pylist([{**each, "episode_id": f"{prefix}{number:027x}"} for number, each in enumerate(rows)], schema=LEDGER)
 

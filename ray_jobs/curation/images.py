@@ -4,7 +4,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from ray_jobs.curation.axes import runs
-from ray_jobs.curation.pictures import BACKGROUND, GRID, STRIP, crispness, grey, palette, per_frame, shrink, signature, strip, thumbs
+from ray_jobs.curation.pictures import BACKGROUND, GRID, STRIP, crispness, grey, palette, per_frame, shrink, strip, thumbs
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage, View
 from ray_jobs.curation.sync import clock_lag
 from ray_jobs.episode import EpisodeMeta
@@ -22,7 +22,7 @@ class Images(Stage):
     name = "image"
     version = "3"
     reads = ("decode",)
-    writes = ("image", "background", "opening", "closing", "palette", "signature")
+    writes = ("image", "background", "opening", "closing", "palette")
     resources = Resources()
 
     def measure(self, segment: Segment) -> Partial:
@@ -49,7 +49,6 @@ class Images(Stage):
             for name, some in (("background", greys), ("opening", greys[:third]), ("closing", greys[-third:])):
                 vectors[f"{name}:{camera}"] = np.median(some, axis=0)
             vectors[f"palette:{camera}"] = palette(part["thumbs"])
-            vectors[f"signature:{camera}"] = signature(part["thumbs"])
             picture = picture or strip(part["thumbs"])
         return Measured(scores, vectors, picture)
 

@@ -98,13 +98,6 @@ def palette(pictures: np.ndarray) -> np.ndarray:
     return np.asarray((cells - cells.mean(axis=-1, keepdims=True)) / max(float(cells.mean()), 10.0)).ravel()
 
 
-def signature(pictures: np.ndarray) -> np.ndarray:
-    """Five 8x8 greys, each with mean 0 and spread 1: near duplicates have nearly the same."""
-    picks = pictures[np.linspace(0, len(pictures) - 1, STRIP).round().astype(int)]
-    small = shrink(grey(picks), 8).reshape(STRIP, -1)
-    return np.asarray((small - small.mean(axis=1, keepdims=True)) / np.maximum(small.std(axis=1, keepdims=True), 1.0), np.float32)
-
-
 def strip(pictures: np.ndarray) -> bytes:
     """Five small frames side by side, as JPEG (some 10 kB)."""
     picks = pictures[np.linspace(0, len(pictures) - 1, STRIP).round().astype(int)]
