@@ -48,7 +48,7 @@ def start_node(number: int) -> None:
 
 
 def wait_ready(number: int) -> None:
-    wait_until(f"node-{number}", 90, lambda: api.node_ready(f"node-{number}"))
+    wait_until(f"node-{number}", 180, lambda: api.node_ready(f"node-{number}"))
 
 
 def add_node() -> None:
