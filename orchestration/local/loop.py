@@ -31,6 +31,7 @@ from ray_jobs.seam.store import Store, StoreConfig
 RUN_BUDGET_S = 3600.0
 CANCEL_BUDGET_S = 40.0
 DAYS = 3
+GAP_DAYS = 14
 PACK = ["curated_dataset", "dataset_at_compute"]
 
 
@@ -120,13 +121,26 @@ def own(folder: Path) -> list[dict[str, Any]]:
             if not days:
                 print(f"nothing to ingest below {folder}: {index.counts if index else {}}", flush=True)
                 return []
-            label = days[0] if len(days) == 1 else f"{days[0]}..{days[-1]}"
-            seconds = loop.run("curate", label, days[0], days[-1])
-            seconds += loop.run("learn", label, days[0], days[-1], PACK)
+            seconds = 0.0
+            for first, last in stretches(days):
+                label = first if first == last else f"{first}..{last}"
+                seconds += loop.run("curate", label, first, last)
+                seconds += loop.run("learn", label, first, last, PACK)
             seconds += loop.run("learn", days[-1], days[-1])
             for day in days:
                 rows.append(report.day_row(loop.store, day, seconds / len(days)))
         return rows
+
+
+def stretches(days: list[str]) -> list[tuple[str, str]]:
+    """(first, last) of each run of days, given in order, that no more than GAP_DAYS part: a range of years costs a run for all its empty days."""
+    found: list[tuple[str, str]] = []
+    for day in days:
+        if found and (date.fromisoformat(day) - date.fromisoformat(found[-1][1])).days <= GAP_DAYS:
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found
 
 
 def own_home(folder: Path) -> Path:
