@@ -81,7 +81,7 @@ def nan_states(demo: Demonstration, share: float, draw: np.random.Generator) -> 
     """An encoder that times out reads as NaN: one joint for a few samples, or all of them for a third of the episode."""
     states = demo.states.copy()
     rows = draw.choice(len(states), max(2, round(len(states) * share)), replace=False)
-    states[rows, int(draw.integers(0, 4)) if share < 0.2 else slice(None)] = np.nan
+    states[rows, int(draw.integers(0, min(4, states.shape[1]))) if share < 0.2 else slice(None)] = np.nan
     return replace(demo, states=states)
 
 
@@ -96,7 +96,7 @@ def clock_step(demo: Demonstration, seconds: float, draw: np.random.Generator) -
 def encoder_offset(demo: Demonstration, radians: float, draw: np.random.Generator) -> Demonstration:
     """One joint lost its zero."""
     states = demo.states.copy()
-    states[:, int(draw.integers(0, 4))] += radians * draw.choice([-1, 1])
+    states[:, int(draw.integers(0, min(4, states.shape[1])))] += radians * draw.choice([-1, 1])
     return replace(demo, states=states)
 
 
