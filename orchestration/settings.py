@@ -162,6 +162,8 @@ def _explain(item: Any) -> str:
 def _known_keys(path: tuple[Any, ...]) -> list[str]:
     model: Any = Settings
     for part in path:
+        if isinstance(part, int):
+            continue  # an item of a list: its keys are those of the list's model
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
             return []

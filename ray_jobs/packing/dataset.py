@@ -1,6 +1,7 @@
 """Writes one LeRobot v3.0 dataset, episode by episode, in constant memory. The same episodes give the same bytes."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,6 +49,7 @@ PROVENANCE = pa.schema(
         ("source_episode_id", pa.string()),
         ("recipe", pa.string()),
         ("tags", pa.map_(pa.string(), pa.string())),  # of its verdict, sorted by name
+        ("scores", pa.map_(pa.string(), pa.float64())),  # the same, the finite ones, to six digits: more would differ between processors
     ]
 )
 
@@ -170,8 +172,8 @@ class DatasetWriter:
         self._stats.append(measured)
         made["recipe"] = canonical(recipe) if recipe else None
         source = {key: episode.row[key] for key in ("episode_id", "robot", "upload", "day", "start_ns")}
-        tags = sorted((episode.row.get("tags") or {}).items())
-        self._provenance.append({"episode_index": index, "alignment": episode.method, "notes": list(episode.notes), **made, "tags": tags, **source})
+        told = {"tags": sorted((episode.row.get("tags") or {}).items()), "scores": _rounded(episode.row.get("scores") or {})}
+        self._provenance.append({"episode_index": index, "alignment": episode.method, "notes": list(episode.notes), **made, **told, **source})
         self.robots[episode.row["robot"]] += 1
         self.frames += count
         return index
@@ -200,6 +202,10 @@ class DatasetWriter:
         robot = next(iter(self.robots)) if len(self.robots) == 1 else "mixed"
         facts = info(self.shape, codecs, robot, self.episodes, self.frames, len(self.tasks))
         (meta / "info.json").write_text(json.dumps(facts, indent=4))
+
+
+def _rounded(scores: dict[str, float]) -> list[tuple[str, float]]:
+    return [(name, float(f"{value:.6g}")) for name, value in sorted(scores.items()) if math.isfinite(value)]
 
 
 def _column(values: np.ndarray) -> pa.Array:

@@ -62,13 +62,13 @@ def run(config: PackConfig, execution: Execution) -> dict[str, DayResult]:
 
 
 def chosen(store: Store, config: PackConfig, day: str) -> list[dict[str, Any]]:
-    """EPISODES rows of the kept episodes, with the tags of their verdicts, in packing order: by start, then id, whatever the tables' order."""
+    """EPISODES rows of the kept episodes, with tags and scores of their verdicts, in packing order: by start, then id, whatever the tables' order."""
     if day not in config.episodes or day not in config.verdicts:
         return []
     verdicts = from_bytes(store.get(config.verdicts[day]))
-    kept = {row["episode_id"]: row.get("tags") or {} for row in verdicts if row["verdict"] in config.keep}
+    kept = {row["episode_id"]: {"tags": row.get("tags") or {}, "scores": row["scores"]} for row in verdicts if row["verdict"] in config.keep}
     rows = {row["episode_id"]: row for row in from_bytes(store.get(config.episodes[day])) if row["status"] == "ok"}
-    return sorted(({**rows[name], "tags": kept[name]} for name in kept.keys() & rows.keys()), key=lambda row: (row["start_ns"] or 0, row["episode_id"]))
+    return sorted(({**rows[name], **kept[name]} for name in kept.keys() & rows.keys()), key=lambda row: (row["start_ns"] or 0, row["episode_id"]))
 
 
 def pack_day(store: Store, day: str, rows: list[dict[str, Any]], execution: Execution, augmented: bool = False) -> DayResult:

@@ -6,23 +6,28 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ray_jobs.packing.features import ACTION, CHUNKS_SIZE, DATA_PATH, EPISODES_PATH, PROVENANCE_PATH, STATE, VIDEO_PATH
+from ray_jobs.packing.features import ACTION, DATA_PATH, EPISODES_PATH, PROVENANCE_PATH, STATE, VIDEO_PATH
 from ray_jobs.packing.manifest import read_manifest
 from ray_jobs.packing.video import CorruptVideo, decoded_from
 from ray_jobs.seam.configs import DayDataset
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import Store
+
+SOURCE = ("episode_id", "source_episode_id", "synthetic", "robot", "upload")
 
 
 class VideoSpan(Strict):
@@ -46,6 +51,7 @@ class PackedEpisode(Strict):
     upload: str
     task: str
     tags: dict[str, str]  # of its verdict
+    scores: dict[str, float]  # the same; none where it was packed before they were kept
     length: int
     fps: int
     state_names: tuple[str, ...]
@@ -67,56 +73,108 @@ class EpisodeArrays:
     frames: dict[str, np.ndarray]
 
 
-def episodes_of(store: Store, dataset: DayDataset) -> list[PackedEpisode]:
-    """Every episode of the day, by shape folder and episode index. Raises NotFound or DataError where the dataset is not whole."""
-    manifest, _ = read_manifest(store, dataset)
+def episodes_of(store: Store, dataset: DayDataset, tags: Collection[str] | None = None, scores: Collection[str] | None = None) -> list[PackedEpisode]:
+    """Every episode of the day, by shape folder and episode index, with these of its tags and scores (None: all; there may be a hundred).
+
+    Raises NotFound or DataError where the dataset is not whole.
+    """
     found: list[PackedEpisode] = []
-    for folder in sorted(file.path.removesuffix("meta/info.json") for file in manifest.files if file.path.endswith("meta/info.json")):
-        found += _episodes(store, f"{dataset.prefix}/{folder}".rstrip("/"), dataset.day)
+    for root in _roots(store, dataset):
+        found += _episodes(store, root, dataset.day, tags, scores)
     return found
 
 
-def _episodes(store: Store, root: str, day: str) -> list[PackedEpisode]:
+def names_of(store: Store, dataset: DayDataset) -> tuple[set[str], set[str]]:
+    """The tags and the scores that any of the day's episodes has, by name."""
+    tags, scores = set[str](), set[str]()
+    for root in _roots(store, dataset):
+        sources = _sources(store, root, "tags", "scores")
+        for found, column in ((tags, "tags"), (scores, "scores")):
+            if column in sources.column_names:
+                found.update(sources[column].combine_chunks().keys.unique().to_pylist())
+    return tags, scores
+
+
+def _roots(store: Store, dataset: DayDataset) -> list[str]:
+    """Of the day's LeRobot datasets, one per shape."""
+    manifest, _ = read_manifest(store, dataset)
+    folders = sorted(file.path.removesuffix("meta/info.json") for file in manifest.files if file.path.endswith("meta/info.json"))
+    return [f"{dataset.prefix}/{folder}".rstrip("/") for folder in folders]
+
+
+def _sources(store: Store, root: str, *columns: str) -> pa.Table:
+    """What says where each episode comes from, with these columns beside SOURCE; older datasets have fewer."""
+    file = pq.ParquetFile(io.BytesIO(store.get(f"{root}/{PROVENANCE_PATH}")))
+    return file.read([name for name in (*SOURCE, *columns) if name in file.schema_arrow.names])
+
+
+def _some(table: pa.Table, column: str, wanted: Collection[str] | None) -> list[dict[str, Any]]:
+    """The entries of a map that are wanted, row by row. Of many, few are: so only those become Python's."""
+    made: list[dict[str, Any]] = [{} for _ in range(len(table))]
+    if column not in table.column_names or wanted == ():
+        return made
+    maps = table[column].combine_chunks()
+    places = np.arange(len(maps.keys)) if wanted is None else np.flatnonzero(pc.is_in(maps.keys, pa.array(sorted(wanted), pa.string())))
+    rows = np.searchsorted(maps.offsets.to_numpy(), places, side="right") - 1
+    for row, name, value in zip(rows.tolist(), maps.keys.take(places).to_pylist(), maps.items.take(places).to_pylist(), strict=True):
+        made[row][name] = value
+    return made
+
+
+def _episodes(store: Store, root: str, day: str, tags: Collection[str] | None, scores: Collection[str] | None) -> list[PackedEpisode]:
     info = json.loads(store.get(f"{root}/meta/info.json"))
-    cameras = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    cameras = sorted(key for key, feature in info["features"].items() if feature["dtype"] == "video")
     wanted = ["episode_index", "tasks", "length", "data/chunk_index", "data/file_index"]
     wanted += [f"videos/{key}/{name}" for key in cameras for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
-    rows = pq.read_table(io.BytesIO(store.get(f"{root}/{EPISODES_PATH}")), columns=wanted).to_pylist()
-    sources = pq.read_table(io.BytesIO(store.get(f"{root}/{PROVENANCE_PATH}"))).to_pylist()
-    groups: dict[int, int] = {}
-    made = []
-    for row, source in zip(rows, sources, strict=True):
-        file = row["data/chunk_index"] * CHUNKS_SIZE + row["data/file_index"]
-        groups[file] = groups.get(file, -1) + 1
-        spans = {}
-        for key in cameras:
-            place = {"chunk_index": row[f"videos/{key}/chunk_index"], "file_index": row[f"videos/{key}/file_index"]}
-            path = f"{root}/{VIDEO_PATH.format(video_key=key, **place)}"
-            times = {name: row[f"videos/{key}/{name}"] for name in ("from_timestamp", "to_timestamp")}
-            spans[key.removeprefix("observation.images.")] = VideoSpan(file=path, **times)
-        data = DATA_PATH.format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
-        made.append(
+    rows = pq.read_table(io.BytesIO(store.get(f"{root}/{EPISODES_PATH}")), columns=wanted)
+    sources = _sources(store, root, *(() if tags == () else ("tags",)), *(() if scores == () else ("scores",)))
+    ids, robots, uploads = (sources[name].to_pylist() for name in ("episode_id", "robot", "upload"))
+    copied = [name if name in sources.column_names else None for name in ("synthetic", "source_episode_id")]
+    made, origins = (sources[name].to_pylist() if name else [None] * len(ids) for name in copied)
+    spans = {key.removeprefix("observation.images."): _spans(root, key, rows) for key in cameras}
+    data, groups = _files(rows, "data", lambda chunk, file: f"{root}/{DATA_PATH.format(chunk_index=chunk, file_index=file)}"), Counter[str]()
+    state_names, action_names = _names(info, STATE), _names(info, ACTION)
+    found = []
+    for number, (index, tasks, length, of_tags, of_scores) in enumerate(
+        zip(*(rows[name].to_pylist() for name in wanted[:3]), _some(sources, "tags", tags), _some(sources, "scores", scores), strict=True)
+    ):
+        found.append(
             PackedEpisode(
-                episode_id=source["episode_id"],
-                source_episode_id=source.get("source_episode_id") or source["episode_id"],
-                synthetic=bool(source.get("synthetic")),
-                episode_index=row["episode_index"],
+                episode_id=ids[number],
+                source_episode_id=origins[number] or ids[number],
+                synthetic=bool(made[number]),
+                episode_index=index,
                 dataset=root,
                 day=day,
-                robot=source["robot"],
-                upload=source["upload"],
-                task=row["tasks"][0],
-                tags=dict(source.get("tags") or ()),
-                length=row["length"],
+                robot=robots[number],
+                upload=uploads[number],
+                task=tasks[0],
+                tags=of_tags,
+                scores=of_scores,
+                length=length,
                 fps=info["fps"],
-                state_names=_names(info, STATE),
-                action_names=_names(info, ACTION),
-                file=f"{root}/{data}",
-                row_group=groups[file],
-                cameras=spans,
+                state_names=state_names,
+                action_names=action_names,
+                file=data[number],
+                row_group=groups[data[number]],
+                cameras={camera: of_camera[number] for camera, of_camera in spans.items()},
             )
         )
-    return made
+        groups[data[number]] += 1
+    return found
+
+
+def _spans(root: str, key: str, rows: pa.Table) -> list[VideoSpan]:
+    """Of one camera, episode by episode."""
+    files = _files(rows, f"videos/{key}", lambda chunk, file: f"{root}/{VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=file)}")
+    begin, end = (rows[f"videos/{key}/{name}_timestamp"].to_pylist() for name in ("from", "to"))
+    return [VideoSpan(file=file, from_timestamp=first, to_timestamp=last) for file, first, last in zip(files, begin, end, strict=True)]
+
+
+def _files(rows: pa.Table, column: str, name: Callable[[int, int], str]) -> list[str]:
+    """The file of each episode; those of one file share its name."""
+    named = cache(name)
+    return [named(chunk, file) for chunk, file in zip(*(rows[f"{column}/{part}_index"].to_pylist() for part in ("chunk", "file")), strict=True)]
 
 
 def _names(info: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -1,8 +1,11 @@
 """What each job is told: one frozen document per job. Keys name objects in `store`; nothing here is a secret."""
 
+import math
+import re
+from datetime import date
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import StoreConfig
@@ -177,7 +180,72 @@ class CopyConfig(JobConfig):
     settings: CopySettings = CopySettings()
 
 
-class TrainSettings(Strict):
+Bound = float | str  # a number, or what the view's recorded episodes say: `median`, or `p25` for a quarter of the way up
+
+
+class Condition(Strict):
+    """What must hold of an episode, for example {field: "score:value.rank", at_least: median}.
+
+    field: task, robot, day, seconds, tag:NAME or score:NAME. Words are `one_of` some; numbers lie between `at_least` and `at_most`; days
+    (YYYY-MM-DD) may be both. An episode that does not have it does not meet it.
+    """
+
+    field: str
+    one_of: tuple[str, ...] = ()
+    at_least: Bound | None = None
+    at_most: Bound | None = None
+
+    @field_validator("one_of", "at_least", "at_most", mode="before")
+    @classmethod
+    def _days_as_text(cls, value: Any) -> Any:
+        """YAML reads 2026-01-05 without quotes as a date."""
+        if isinstance(value, list | tuple):
+            return tuple(each.isoformat() if isinstance(each, date) else each for each in value)
+        return value.isoformat() if isinstance(value, date) else value
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Condition":
+        kind, _, name = self.field.partition(":")
+        if not (name if kind in ("tag", "score") else self.field in ("task", "robot", "day", "seconds")):
+            raise ValueError(f"unknown field {self.field!r}: use task, robot, day, seconds, tag:NAME or score:NAME")
+        bounds = [bound for bound in (self.at_least, self.at_most) if bound is not None]
+        if kind in ("seconds", "score"):
+            wrong = [bound for bound in bounds if (quantile(bound) is None if isinstance(bound, str) else not math.isfinite(bound))]
+            if self.one_of or not bounds:
+                raise ValueError(f"{self.field} is a number: give it at_least, at_most, or both")
+            if wrong:
+                raise ValueError(f"{self.field} cannot be at least or at most {wrong[0]!r}: use a number, median, or p1 to p99")
+        elif kind == "day":
+            if not (self.one_of or bounds) or not all(isinstance(day, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in (*self.one_of, *bounds)):
+                raise ValueError("day: give days as YYYY-MM-DD, with one_of, at_least or at_most")
+        elif bounds or not self.one_of:
+            raise ValueError(f"{self.field} is a word: give it one_of")
+        return self
+
+
+def quantile(bound: str) -> float | None:
+    """The share of the view's episodes that lie below a bound in words, or None where it is no such word."""
+    if bound == "median":
+        return 0.5
+    return int(bound[1:]) / 100 if re.fullmatch(r"p[1-9]\d?", bound) else None
+
+
+class Part(Strict):
+    """How often an epoch passes over the episodes of which all of `where` holds; 0 leaves them out."""
+
+    where: tuple[Condition, ...]
+    weight: float = Field(ge=0, le=100, allow_inf_nan=False)
+
+
+class SelectionSettings(Strict):
+    """Which episodes of the view are learned from, how often, and which are held out."""
+
+    holdout: int = 10  # every n-th episode (by hash of its id) is held out of training
+    select: tuple[Condition, ...] = ()  # all must hold
+    mixture: tuple[Part, ...] = ()  # the first whose conditions hold counts; an episode that none fits has weight 1
+
+
+class TrainSettings(SelectionSettings):
     policy: str = "keypoints"
     steps: int = 1200
     batch: int = 128
@@ -185,7 +253,10 @@ class TrainSettings(Strict):
     workers: int = 2
     seed: int = 0
     checkpoint_every: int = 200
-    holdout: int = 10  # every n-th episode (by hash of its id) is held out of training
+
+    @property
+    def selection(self) -> SelectionSettings:
+        return SelectionSettings(holdout=self.holdout, select=self.select, mixture=self.mixture)
 
 
 class TrainConfig(JobConfig):

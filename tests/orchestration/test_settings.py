@@ -23,6 +23,7 @@ def write(tmp_path, text):
         ("traning: {steps: 3}", "unknown key 'traning', did you mean 'training'"),
         ("training: {stepz: 3}", "unknown key 'training.stepz', did you mean 'steps'"),
         ("raw: {ulr: 's3://x'}", "did you mean 'url'"),
+        ("training: {select: [{feild: task}]}", "unknown key 'training.select.0.feild', did you mean 'field'"),
         ("training: {steps: many}", "training.steps"),
         ("- a list", "not a mapping"),
         ("a: [", "not YAML"),
