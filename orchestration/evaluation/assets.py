@@ -73,14 +73,14 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
                 view=view,
                 candidate=candidate,
                 champion=champion if champion != candidate else None,
-                holdout=settings.training.holdout,
+                selection=settings.training.selection,
                 settings=settings.evaluation,
             )
 
         return Planned(
             asset="evaluation",
             module="ray_jobs.evaluation",
-            settings=[settings.evaluation, settings.gate],
+            settings=[settings.evaluation, settings.gate, settings.training.selection],
             day_inputs={day: {"policy": trained.output_digest, "champion": champion or NONE, "trials": logged, "unmet": "; ".join(unmet), **read}},
             config_for=config,
             finish=with_verdict,

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
 
 SHORTEST = 8  # characters of a model's hash
+ROLES = {"trained_on": "learned from it", "held_out": "held it out"}
 HOUR_NS = 3_600 * 1_000_000_000
+WRITTEN = ("select", "mixture")  # settings that the selection tells in words
 NEEDED = {"datasets", "settings", "steps", "resumed_from_step", "seconds", "versions", "metrics"}
 Row = dict[str, Any]
 
@@ -84,17 +87,48 @@ def _made(store: Store, prefix: str, lineage: Row, made: list[Pointer]) -> list[
         f"  code        {code or 'unknown: its attempts are swept'}",
         f"  versions    {', '.join(f'{name} {version}' for name, version in sorted(lineage['versions'].items()))}",
         f"  seeds       training {settings.get('seed')}",
-        f"  selection   {_selection(lineage, settings)}",
-        f"  settings    {', '.join(f'{name} {value}' for name, value in sorted(settings.items()))}",
+        *_selection(lineage.get("selection"), settings),
+        *_started(store, lineage),
+        f"  settings    {', '.join(f'{name} {value}' for name, value in sorted(settings.items()) if name not in WRITTEN)}",
         f"  metrics     {', '.join(f'{name} {value:.4g}' for name, value in sorted(lineage['metrics'].items()))}",
     ]
     return [*lines, *(f"  cost        {_cost(store, each, job, settings)}" for each, job in zip(made, jobs, strict=True))]
 
 
-def _selection(lineage: Row, settings: Row) -> str:
-    chosen = lineage.get("selection") or "everything kept that has the commonest shape"
+def _selection(came_to: Row | None, settings: Row) -> list[str]:
+    """What was asked for, what each condition came to, and how many episodes were left out for which reason."""
     every = settings.get("holdout")
-    return f"{chosen}; one episode in {every} held out, by its id" if every else str(chosen)
+    asked = "what meets all conditions" if settings.get("select") else "everything kept that has the commonest shape"
+    lines = [asked + (f"; one episode in {every} held out, by its id" if every else "")]
+    if came_to:
+        lines.append(f"{came_to['trained_on']} of {came_to['episodes']} episodes learned from, {came_to['held_out']} held out")
+        lines += [f"{each['text']}: {each['episodes']} episodes" for each in came_to["conditions"]]
+        lines += [f"{each['weight']:g} times an epoch: {each['text']}, {each['episodes']} episodes" for each in came_to["mixture"]]
+        lines += [f"left out: {why}, {count} episodes" for why, count in came_to["left_out"].items()]
+    return [f"  {'selection' if not number else '':<11} {line}" for number, line in enumerate(lines)]
+
+
+def _started(store: Store, lineage: Row) -> list[str]:
+    """The models that it went on from, the nearest first."""
+    chain = ancestors(lambda older: read_lineage(store, older) if store.exists(f"{older}/lineage.json") else None, lineage)
+    if not chain:
+        return ["  started     from fresh weights"]
+    told = [f"{prefix}, trained {older['steps']} steps on {_days(older)}" if older else f"{prefix}, which is not there any more" for prefix, older in chain]
+    return [f"  {'started' if not number else '':<11} from {line}" for number, line in enumerate(told)]
+
+
+def _days(lineage: Row) -> str:
+    days = sorted(dataset["day"] for dataset in lineage["datasets"])
+    return f"{days[0]} to {days[-1]}" if len(days) > 1 else "".join(days) or "no day"
+
+
+def ancestors(read: Callable[[str], Row | None], lineage: Row) -> list[tuple[str, Row | None]]:
+    """(prefix, lineage) of what a model went on from, and that from, and so on; None for one that was removed, where the walk ends."""
+    found: dict[str, Row | None] = {}
+    following: Row | None = lineage
+    while following and (prefix := following.get("started_from")) and prefix not in found:
+        following = found[prefix] = read(prefix)
+    return list(found.items())
 
 
 def _job(store: Store, published: Pointer) -> Job:
@@ -237,11 +271,25 @@ def where(store: Store, start: str, day: str | None = None) -> str:
             lines.append(f"  {row['verdict']:<11} {row['robot']}, {row['task'] or 'no task'}, {row['duration_s'] or 0:.1f} s, {row['upload']}")
             lines += [f"              {reason}" for reason in row["reasons"]]
     crowned = reigns(history.counted(history.read_moves(store)))
+    prefixes = sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")})
+    lineages = {prefix: read_lineage(store, prefix) for prefix in prefixes}
     reached = []
-    for prefix in sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")}):
-        for dataset in read_lineage(store, prefix)["datasets"]:
-            for role, name in (("learned from it", "trained_on"), ("held it out", "held_out")):
-                if episode in dataset[name]:
-                    reached.append(f"  {prefix}  {role}, in {dataset['prefix']}")
-                    reached += [f"              champion {span}" for span in crowned.get(prefix, ())]
+    for prefix in prefixes:
+        if roles := _roles(lineages, prefix, episode):
+            reached += [f"  {prefix}  {role}" for role in roles]
+            reached += [f"              champion {span}" for span in crowned.get(prefix, ())]
     return "\n".join([*lines, "models", *(reached or ["  none"])])
+
+
+def _roles(lineages: dict[str, Row], prefix: str, episode: str) -> list[str]:
+    """What a model did with an episode; and which it went on from that learned from it, where it did not itself."""
+    own = _uses(lineages[prefix], episode)
+    if any(name == "trained_on" for name, _ in own):
+        older = []
+    else:
+        older = [(before, where) for before, told in ancestors(lineages.get, lineages[prefix]) for name, where in _uses(told, episode) if name == "trained_on"]
+    return [f"{ROLES[name]}, in {where}" for name, where in own] + [f"went on from {before}, which learned from it, in {where}" for before, where in older[:1]]
+
+
+def _uses(lineage: Row | None, episode: str) -> list[tuple[str, str]]:
+    return [(name, dataset["prefix"]) for dataset in (lineage or {"datasets": ()})["datasets"] for name in ROLES if episode in dataset[name]]

@@ -19,7 +19,7 @@ from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.model import canonical, digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
-from ray_jobs.training.ingest import select
+from ray_jobs.training.selection import select
 from ray_jobs.training.spec import PolicyConfig
 
 TASKS_PER_ACTOR = 8  # an actor takes longer to start than to do so many
@@ -54,7 +54,7 @@ def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
     evaluator = build_evaluator(settings)
     manifest = scores.Manifest.of(evaluator, str(settings.evaluator)) if evaluator else None
     known = {model: earlier for model in models if manifest and (earlier := scores.kept(store, model, manifest))}
-    held_out = select(Store(config.data), config.view, config.holdout).held_out
+    held_out = select(Store(config.data), config.view, config.selection).held_out
     scenes = manifest.scenes if manifest else ()
     asked = Asked(
         models,

@@ -246,6 +246,7 @@ class SelectionSettings(Strict):
 
 
 class TrainSettings(SelectionSettings):
+    start: Literal["fresh", "champion"] = "fresh"  # champion: go on from the weights, and the statistics, of the one before the day
     policy: str = "keypoints"
     steps: int = 1200
     batch: int = 128
@@ -260,10 +261,11 @@ class TrainSettings(SelectionSettings):
 
 
 class TrainConfig(JobConfig):
-    """The view: day datasets in `data` (the store near the compute). One model, for the last of `days`."""
+    """The view: day datasets in `data` (the store near the compute). One model, for the last of `days`. `start`: the model to go on from, in `store`."""
 
     data: StoreConfig
     view: tuple[DayDataset, ...]
+    start: str | None = None
     settings: TrainSettings = TrainSettings()
 
 
@@ -278,13 +280,13 @@ class EvaluateSettings(Strict):
 
 
 class EvaluateConfig(JobConfig):
-    """`candidate` and `champion` are model prefixes in `store`; both face the same seeds."""
+    """`candidate` and `champion` are model prefixes in `store`; both face the same seeds, and are asked about the same held-out episodes."""
 
     data: StoreConfig
     view: tuple[DayDataset, ...]
     candidate: str
     champion: str | None = None
-    holdout: int = 10
+    selection: SelectionSettings = SelectionSettings()  # the policy's, whose held-out episodes are asked about
     settings: EvaluateSettings = EvaluateSettings()
 
 

@@ -17,6 +17,7 @@ from ray_jobs.seam.model import Strict, canonical
 from ray_jobs.seam.store import Store
 from ray_jobs.training import weights
 from ray_jobs.training.policy import Policy, build_policy
+from ray_jobs.training.selection import Selected
 from ray_jobs.training.spec import PolicyConfig, Statistics
 
 HASH_LENGTH = 32
@@ -45,6 +46,8 @@ class Lineage(Strict):
     steps: int
     resumed_from_step: int
     seconds: float
+    selection: Selected | None = None  # what the conditions and the mixture in `settings` came to
+    started_from: str | None = None  # the model whose weights and statistics it went on from
 
 
 def content_hash(policy: Policy) -> str:

@@ -19,7 +19,7 @@ from ray_jobs.evaluation.evaluator import find_evaluator, scene_of
 from ray_jobs.evaluation.job import run
 from ray_jobs.evaluation.scores import Manifest
 from ray_jobs.packing.view import episodes_of, read_episode_arrays
-from ray_jobs.seam.configs import DayDataset, EvaluateConfig, EvaluateSettings, TrainSettings
+from ray_jobs.seam.configs import Condition, DayDataset, EvaluateConfig, EvaluateSettings, Part, SelectionSettings, TrainSettings
 from ray_jobs.seam.errors import NotFound, StoreError, UserError
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.features import KEYPOINTS
@@ -31,6 +31,7 @@ from ray_jobs.training.spec import PolicyConfig
 from tests.training.recorded import DAY, FIRST_SEED, demo_day
 
 SETTINGS = EvaluateSettings(rollouts=8, actors=2)
+HALF = SelectionSettings(holdout=2)
 
 
 def execution(store: Store, name: str) -> Execution:
@@ -58,9 +59,21 @@ def measured(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> tuple
     dataset: DayDataset = demo_day(store, folder, 6)
     candidate, champion = model(store, 300), model(store, 0)
     config = EvaluateConfig(
-        store=store.config, days=(DAY,), data=store.config, view=(dataset,), candidate=candidate, champion=champion, holdout=2, settings=SETTINGS
+        store=store.config, days=(DAY,), data=store.config, view=(dataset,), candidate=candidate, champion=champion, selection=HALF, settings=SETTINGS
     )
     return store, config, run(config, execution(store, "first"))[DAY]
+
+
+def test_only_held_out_episodes_that_the_selection_covers_are_asked_about(measured: tuple[Store, EvaluateConfig, Any]) -> None:
+    store, config, first = measured
+    chosen = json.loads(store.get(first.output["scores"]["offline"]["episodes"]))[0]["by_episode"]
+    lengths = sorted(episode.length / episode.fps for episode in episodes_of(store, config.view[0]) if episode.episode_id in chosen)
+    assert lengths[0] < lengths[-1], "the test would prove nothing on episodes that are all as long"
+    longer = SelectionSettings(holdout=2, select=(Condition(field="seconds", at_least=lengths[-1]),))
+    again = run(config.model_copy(update={"selection": longer}), execution(store, "longer"))[DAY]
+    assert again.counts["held_out"] == lengths.count(lengths[-1]) < first.counts["held_out"]
+    other = SelectionSettings(holdout=2, mixture=(Part(where=(), weight=0),))
+    assert run(config.model_copy(update={"selection": other}), execution(store, "none"))[DAY].output["scores"]["offline"] is None
 
 
 def pid_of(worker: Any) -> int:

@@ -1,5 +1,6 @@
 """explain and where, on a store as the steps leave it: a real model, tables, and publications of two days."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from orchestration.steps import Flywheel
 from ray_jobs.evaluation.evaluator import scene_of
 from ray_jobs.evaluation.scores import Manifest
 from ray_jobs.evaluation.scores import publish as publish_manifest
+from ray_jobs.packing.view import PackedEpisode
+from ray_jobs.seam.configs import SelectionSettings
 from ray_jobs.seam.errors import DataError, UserError
 from ray_jobs.seam.layout import pointer
 from ray_jobs.seam.results import Pointer
@@ -24,11 +27,13 @@ from ray_jobs.seam.tables import EPISODES, VERDICTS, to_bytes
 from ray_jobs.training.model import Lineage, LineageDataset, write_model
 from ray_jobs.training.policy import build_policy
 from ray_jobs.training.samples import Samples, statistics
+from ray_jobs.training.selection import choose, is_held_out
 from ray_jobs.training.spec import PolicyConfig
-from tests.evaluation.deployment import A, home, publish
+from tests.evaluation.deployment import LINEAGE, A, home, publish
 
 MONDAY, TUESDAY = "2026-01-05", "2026-01-06"
 MINUTE = 60 * 1_000_000_000
+OLDER, OLDEST = (f"models/{letter * 32}" for letter in "de")
 MANIFEST = Manifest(evaluator="simulated_arm@1", content="", scenes=tuple(scene_of(seed, level) for level in ("none", "mild") for seed in (5, 6, 7)))
 IDS = {name: f"{number:032x}" for number, name in enumerate(("short", "long", "held", "night", "rejected"), 1)}
 ROWS = {
@@ -105,6 +110,20 @@ def verdict(row: dict[str, Any]) -> dict[str, Any]:
     return {**taken, "verdict": "rejected" if bad else "kept", "reasons": reasons, "duration_s": row["end_ns"] / 1e9}
 
 
+def packed() -> list[PackedEpisode]:
+    """Three of the task, one of them held out and one of the other robot; and two of another."""
+    names = [next(name for name in (f"{number:032x}" for number in range(start, start + 99)) if is_held_out(name, 10) == held) for start, held in
+             ((100, False), (200, False), (300, True), (400, False), (500, False))]  # fmt: skip
+    plain = {"synthetic": False, "dataset": "d", "day": MONDAY, "upload": "u", "tags": {}, "scores": {}, "length": 9, "fps": 3, "file": "f", "row_group": 0}
+    plain |= {"state_names": ("a",), "action_names": ("b",), "cameras": {}}
+    return [
+        PackedEpisode.model_validate(
+            {**plain, "episode_id": name, "source_episode_id": name, "episode_index": number, "task": task, "robot": "arm-2" if number == 1 else "arm-1"}
+        )
+        for number, (name, task) in enumerate(zip(names, ("stack", "stack", "stack", "pour", "pour"), strict=True))
+    ]
+
+
 def trained(store: Store) -> str:
     samples = Samples(np.random.default_rng(0).random((8, 5), np.float32), np.random.default_rng(1).random((8, 4, 4), np.float32), np.ones((8, 4), np.float32))
     policy = build_policy(PolicyConfig(policy="keypoints", state_width=5, action_width=4, camera=None, feature_width=5), statistics([samples]))
@@ -114,7 +133,21 @@ def trained(store: Store) -> str:
         ),
         LineageDataset(day=TUESDAY, prefix="datasets/tue", manifest_sha256="2" * 64, trained_on=(IDS["night"], "f" * 32), held_out=(), uploads=("c",)),
     )
-    settings = {"seed": 7, "batch": 128, "workers": 2, "holdout": 10}
+    settings = {"seed": 7, "batch": 128, "workers": 2, "holdout": 10, "select": [{"field": "task"}], "mixture": [{"weight": 2}]}
+    chosen = SelectionSettings.model_validate(
+        {
+            "holdout": 10,
+            "select": [{"field": "task", "one_of": ["stack"]}],
+            "mixture": [{"where": [{"field": "robot", "one_of": ["arm-2"]}], "weight": 2}],
+        }
+    )
+    older = {
+        **LINEAGE,
+        "steps": 900,
+        "started_from": OLDEST,
+        "datasets": [{"day": MONDAY, "prefix": "datasets/old", "trained_on": [IDS["held"]], "held_out": []}],
+    }
+    store.put(f"{OLDER}/lineage.json", json.dumps(older).encode())
     lineage = Lineage(
         model="",
         datasets=datasets,
@@ -125,6 +158,8 @@ def trained(store: Store) -> str:
         steps=1200,
         resumed_from_step=200,
         seconds=30.0,
+        selection=choose(packed(), chosen).told,
+        started_from=OLDER,
     )
     return write_model(store, policy, lineage)
 
@@ -139,7 +174,15 @@ def test_explain_tells_days_hours_selection_code_seeds_cost_and_how_it_was_judge
         f"for {TUESDAY}",
         "code c0de",
         "seeds training 7",
-        "selection everything kept that has the commonest shape; one episode in 10 held out, by its id",
+        "selection what meets all conditions; one episode in 10 held out, by its id",
+        "2 of 5 episodes learned from, 1 held out",
+        "task one of 'stack': 3 episodes",
+        "2 times an epoch: robot one of 'arm-2', 1 episodes",
+        "1 times an epoch: the rest, 1 episodes",
+        "left out: a condition does not hold, 2 episodes",
+        f"started from {OLDER}, trained 900 steps on {MONDAY}",
+        f"from {OLDEST}, which is not there any more",
+        "settings batch 128, holdout 10, seed 7, workers 2",
         f"cost of the run of {TUESDAY}: 140 s in 2 attempts, at most 280 worker seconds; on lambda (eu) about 0.19 USD with its copies",
         f"{MONDAY} datasets/mon 2 episodes, 1 held out, 2 uploads, manifest 111111111111",
         f"{MONDAY} 2 episodes 1.050 robot-hours",
@@ -165,6 +208,9 @@ def test_where_names_every_model_and_what_it_did_with_the_episode(told: tuple[Fl
     assert "kept" in learned and "arm-2, stack, 3600.0 s, long.mcap" in learned
     assert f"champion from 2026-01-06 09:00 to 2026-01-07 09:00, by the gate, on {TUESDAY}" in learned
     assert f"  {model}  held it out, in datasets/mon" in held.splitlines()
+    assert f"  {model}  went on from {OLDER}, which learned from it, in datasets/old" in held.splitlines()
+    assert f"  {OLDER}  learned from it, in datasets/old" in held.splitlines()
+    assert "went on from" not in learned
     assert "stuck_joint: 0.9 of it" in rejected and rejected.endswith("models\n  none")
 
 
