@@ -14,7 +14,7 @@ from orchestration.curation.thresholds import Thresholds
 from orchestration.evaluation.gate import GateSettings
 from orchestration.launching.places import Embedded, Place
 from orchestration.placement.requirements import PlacementSettings, Terms
-from ray_jobs.seam.configs import AugmentSettings, CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings
+from ray_jobs.seam.configs import AugmentSettings, CopySettings, EvaluateSettings, IngestSettings, MeasureSettings, TrainSettings, TuningSettings
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import StoreConfig
@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     augment: AugmentSettings | None = None  # synthetic copies of kept episodes in the packed days; None: none
     copying: CopySettings = CopySettings()
     training: TrainSettings = TrainSettings()
+    tuning: TuningSettings | None = None  # policies take the settings that the job `tune` found last; None: those of `training`
     evaluation: EvaluateSettings = EvaluateSettings(evaluator=None)
     gate: GateSettings = GateSettings()
     triggers: Triggers = Triggers()

@@ -75,6 +75,11 @@ def current_champion(store: Store) -> str | None:
     return champion(counted(read_moves(store)))
 
 
+def champion_before(store: Store, day: str) -> str | None:
+    """The champion that the gate made of earlier days, or a person of any: what a policy of the day may go on from, whoever won since."""
+    return champion([move for move in counted(read_moves(store)) if move.day is None or move.day < day])
+
+
 def withdrawn(chain: Sequence[Move]) -> dict[str, Move]:
     """Models that a person rolled back from, and the move that did it, unless a person promoted them since."""
     found: dict[str, Move] = {}

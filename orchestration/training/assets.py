@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from orchestration.dataset.assets import dataset_at_compute
+from orchestration.evaluation import history
 from orchestration.partitions import DAILY, window, window_mapping
 from orchestration.placement.asset import placement
 from orchestration.placement.decision import COPIES, Decision
@@ -15,6 +16,7 @@ from ray_jobs.seam.results import DayResult, Pointer, Shown, read_pointer
 from ray_jobs.seam.store import Store
 
 GROUP = "learning"
+START = "start"  # as an input: the champion that training goes on from
 
 
 def view_of(store: Store, day: str, decision: Decision | None = None) -> tuple[tuple[DayDataset, ...], dict[str, str]]:
@@ -59,12 +61,17 @@ def policy(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[dg
     if 0 < len(view) < settings.minimum_days:
         raise dg.Failure(f"only {len(view)} days of the window hold data, minimum_days is {settings.minimum_days}: backfill the others or lower it")
 
+    fine_tuned = settings.training.start == "champion"
+    start = history.champion_before(store, day) if fine_tuned else None
+
     def planned(decision: Decision | None) -> Planned:
         view, read = view_of(store, day, decision)
+        if fine_tuned:
+            read = {**read, START: start or "no champion yet"}
         data = decision.store if decision else settings.compute_config()
 
         def config(days: tuple[str, ...]) -> TrainConfig:
-            return TrainConfig(store=settings.store_config(), days=days, data=data, view=view, settings=settings.training)
+            return TrainConfig(store=settings.store_config(), days=days, data=data, view=view, start=start, settings=settings.training)
 
         return Planned(asset="policy", module="ray_jobs.training", settings=settings.training, day_inputs={day: read}, config_for=config)
 

@@ -260,13 +260,64 @@ class TrainSettings(SelectionSettings):
         return SelectionSettings(holdout=self.holdout, select=self.select, mixture=self.mixture)
 
 
+class Tuned(Strict):
+    """What a search found: the settings that it changes, and the evidence, a document in the store."""
+
+    day: str
+    evidence: str  # key
+    learning_rate: float
+    batch: int
+    policy: str
+    trials: int
+    error: float  # of the best trial, on held-out episodes
+    error_as_set: float | None  # of the trial with the settings as they stand; None where it was stopped before its last step
+
+    def apply(self, settings: TrainSettings) -> TrainSettings:
+        return settings.model_copy(update={"learning_rate": self.learning_rate, "batch": self.batch, "policy": self.policy})
+
+
 class TrainConfig(JobConfig):
     """The view: day datasets in `data` (the store near the compute). One model, for the last of `days`. `start`: the model to go on from, in `store`."""
 
     data: StoreConfig
     view: tuple[DayDataset, ...]
     start: str | None = None
+    tuned: Tuned | None = None  # where `settings` come from a search
     settings: TrainSettings = TrainSettings()
+
+
+class TuningSettings(Strict):
+    """Small scale first: short trainings on some of the episodes, the poorer ones stopped early; the big one takes the best one's settings."""
+
+    learning_rate: tuple[float, float] = (5e-4, 1e-2)  # drawn between, evenly by order of magnitude
+    batch: tuple[int, ...] = (64, 128, 256)
+    policy: tuple[str, ...] = ()  # none: the training's own
+    trials: int = Field(default=9, ge=2)  # the first has the training's own settings
+    episodes: float = Field(default=0.5, gt=0, le=1)  # share of the training episodes, chosen by their ids
+    steps: int = Field(default=270, ge=1)  # of a trial that is never stopped
+    rungs: int = Field(default=2, ge=1)  # moments at which a trial may be stopped: steps / reduction, steps / reduction ** 2, …
+    reduction: int = Field(default=3, ge=2)  # of the trials that reach a rung about one in so many goes on
+    workers: int = Field(default=2, ge=1)  # trials at a time
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _rungs_are_steps(self) -> "TuningSettings":
+        if self.steps < self.reduction**self.rungs:
+            raise ValueError(f"{self.steps} steps have no {self.rungs} rungs {self.reduction} times apart: raise steps, or lower rungs")
+        if not 0 < self.learning_rate[0] <= self.learning_rate[1]:
+            raise ValueError("learning_rate: give two numbers above 0, the lower one first")
+        if not self.batch:
+            raise ValueError("batch: give at least one")
+        return self
+
+
+class TuningConfig(JobConfig):
+    """A search over the view of the last of `days`, as TrainConfig has it. `training`: what is searched around."""
+
+    data: StoreConfig
+    view: tuple[DayDataset, ...]
+    training: TrainSettings = TrainSettings()
+    settings: TuningSettings = TuningSettings()
 
 
 class EvaluateSettings(Strict):
