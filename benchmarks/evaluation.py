@@ -25,16 +25,15 @@ from orchestration.evaluation.record import Point, calibration
 from ray_jobs.evaluation.actors import Pool
 from ray_jobs.evaluation.evaluator import Scene, scene_of
 from ray_jobs.evaluation.offline import summary
+from ray_jobs.evaluation.simulated import acting
 from ray_jobs.packing.view import episodes_of
 from ray_jobs.seam.configs import EvaluateSettings, TrainSettings
 from ray_jobs.seam.proportions import wilson
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.features import KEYPOINTS
-from ray_jobs.training.loop import fresh, resident_batches, train
+from ray_jobs.training.loop import learn
 from ray_jobs.training.model import Lineage, read_model, write_model
-from ray_jobs.training.policy import build_policy
-from ray_jobs.training.samples import Samples, episode_samples, join, statistics
-from ray_jobs.training.spec import PolicyConfig
+from ray_jobs.training.samples import Moments, moments
 from tests.training.recorded import demo_day
 
 FIRST = 1_000_000
@@ -70,17 +69,14 @@ def run(folder: Path, scenes: int, rounds: int, rungs: tuple[tuple[int, int], ..
     return [*found, *levels(store, models[-1], scenes), calibrated], {"calibration": points, "scenes": scenes, "rounds": rounds}
 
 
-def demonstrations(count: int) -> list[Samples]:
+def demonstrations(count: int) -> list[Moments]:
     arm = Arm()
     demos = (demonstrate(arm, 2**33 + number) for number in range(count))
-    return [episode_samples(KEYPOINTS.chunk, KEYPOINTS.features(demo.states, demo.frames), demo.actions) for demo in demos]
+    return [moments(KEYPOINTS.observe(demo.states, {"front": demo.frames}), demo.actions) for demo in demos]
 
 
-def trained(store: Store, parts: list[Samples], steps: int) -> str:
-    torch.manual_seed(0)
-    config = PolicyConfig(policy="keypoints", state_width=5, action_width=4, camera="front", feature_width=parts[0].features.shape[1])
-    policy = build_policy(config, statistics(parts))
-    train(policy, resident_batches(join(parts), 128, 0, 0, 0), TrainSettings(steps=steps), fresh(policy))
+def trained(store: Store, parts: list[Moments], steps: int) -> str:
+    policy, _ = learn("keypoints", parts, TrainSettings(steps=steps), 5, ("front",))
     nothing = Lineage(model="", datasets=(), settings={}, code=None, versions={}, metrics={}, steps=steps, resumed_from_step=0, seconds=0.0)
     return write_model(store, policy, nothing)
 
@@ -90,11 +86,11 @@ def bare(order: tuple[StoreConfig, str, list[int]]) -> tuple[float, list[bool]]:
     config, model, seeds = order
     torch.set_num_threads(1)
     policy, arm = read_model(Store(config), model), Arm()
-    rollout(policy.act, FIRST - 1, arm=arm)
+    rollout(acting(policy), FIRST - 1, arm=arm)
     started, won = time.process_time(), []
     for seed in seeds:
         policy.reset()
-        won.append(rollout(policy.act, seed, arm=arm).success)
+        won.append(rollout(acting(policy), seed, arm=arm).success)
     return time.process_time() - started, won
 
 
@@ -151,7 +147,7 @@ def levels(store: Store, model: str, scenes: int) -> list[dict[str, Any]]:
         for level in LEVELS:
             policy.reset()
             began = time.process_time()
-            done = rollout(policy.act, seed, arm=arm, level=level)
+            done = rollout(acting(policy), seed, arm=arm, level=level)
             spent[level] += time.process_time() - began
             steps[level] += done.steps
             won[level] += done.success

@@ -81,7 +81,7 @@ def _made(store: Store, prefix: str, lineage: Row, made: list[Pointer]) -> list[
     jobs = [_job(store, each) for each in made]
     code = lineage.get("code") or next((job.code for job in jobs if job.code), None)
     lines = [
-        f"  policy      {config['policy']}, sees camera {config['camera'] or 'none'}",
+        f"  policy      {config['policy']}, sees {', '.join(config['cameras']) or 'no camera'}",
         f"  trained     {lineage['steps']} steps of {settings.get('batch')} in {lineage['seconds']:.0f} s, resumed from step {lineage['resumed_from_step']}",
         f"  for         {', '.join(each.day for each in made) or 'no day that is published'}",
         f"  code        {code or 'unknown: its attempts are swept'}",

@@ -5,6 +5,7 @@ The one difference to `policy`: an arm trains in one process with whole batches,
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from ray_jobs.seam.errors import DataError, FlywheelError, NotFound, StoreError
 from ray_jobs.seam.proportions import wilson
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.features import find_extractor
-from ray_jobs.training.ingest import features_of
-from ray_jobs.training.samples import Samples, episode_samples, join, statistics
-from ray_jobs.training.spec import PolicyConfig
+from ray_jobs.training.ingest import observed
+from ray_jobs.training.samples import Moments, moments
 
-Shape = tuple[tuple[str, ...], tuple[str, ...], str | None]  # state names, action names, camera
-Read = tuple[Shape, Samples] | str  # or why it cannot be read
+Shape = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # state names, action names, cameras that the policy sees
+Read = tuple[Shape, Moments] | str  # or why it cannot be read
 
 
 def extract(config: StoreConfig, episodes: list[str], policy: str) -> dict[str, Read]:
@@ -41,15 +41,14 @@ def _read(store: Store, episode_id: str, policy: str) -> Read:
             return "it has no actions"
         if not len(aligned.t_s):
             return "its streams have no time in common"
-        camera = min(aligned.frame_index, default=None)
-        states = np.asarray(aligned.state, np.float32)
-        if camera is None:
-            seen = extractor.features(states, None)
-        else:
-            with open_clip(store, episode_id, camera) as path:
-                seen = features_of(extractor, states, _frames(path, episode.meta.cameras[camera].lead_in, aligned.frame_index[camera]))
-        shape = (episode.meta.state_names, episode.meta.action_names, camera)
-        return shape, episode_samples(extractor.chunk, seen, np.asarray(aligned.action))
+        cameras = extractor.chosen(aligned.frame_index)
+        with ExitStack() as clips:
+            frames = {}
+            for camera in cameras:
+                path = clips.enter_context(open_clip(store, episode_id, camera))
+                frames[camera] = _frames(path, episode.meta.cameras[camera].lead_in, aligned.frame_index[camera])
+            seen = observed(extractor, np.asarray(aligned.state, np.float32), frames)
+        return (episode.meta.state_names, episode.meta.action_names, cameras), moments(seen, np.asarray(aligned.action))
     except (DataError, NotFound) as error:
         return str(error)
     except StoreError:
@@ -73,7 +72,7 @@ def _frames(path: Path, lead_in: int, wanted: np.ndarray) -> Iterator[np.ndarray
     raise CorruptVideo(f"{path.name}: has no frame {int(wanted[number])}, which the recording says it has")
 
 
-def run_arm(samples: dict[str, Samples], episodes: list[str], shape: Shape, training: TrainSettings, evaluation: EvaluateSettings) -> dict[str, Any] | str:
+def run_arm(samples: dict[str, Moments], episodes: list[str], shape: Shape, training: TrainSettings, evaluation: EvaluateSettings) -> dict[str, Any] | str:
     """Train on these episodes for training.steps and roll out on the seeds of `evaluation`; what `arms` says of one training seed.
 
     A text where training failed as it would for the user: an arm of damaged data may well do so.
@@ -82,19 +81,13 @@ def run_arm(samples: dict[str, Samples], episodes: list[str], shape: Shape, trai
 
     from ray_jobs.evaluation.evaluator import build_evaluator
     from ray_jobs.evaluation.scores import TrialScore, summary
-    from ray_jobs.training.loop import fresh, resident_batches, train
+    from ray_jobs.training.loop import learn
     from ray_jobs.training.model import content_hash
-    from ray_jobs.training.policy import build_policy
 
     torch.set_num_threads(1)
-    torch.manual_seed(training.seed)
     parts = [samples[episode] for episode in episodes]
-    rows = join(parts)
-    found = statistics(parts)
-    config = PolicyConfig(policy=training.policy, state_width=len(shape[0]), action_width=len(shape[1]), camera=shape[2], feature_width=rows.features.shape[1])
-    policy = build_policy(config, found)
     try:
-        state = train(policy, resident_batches(rows, training.batch, training.seed, 0, 0), training, fresh(policy))
+        policy, state = learn(training.policy, parts, training, len(shape[0]), shape[2])
     except FlywheelError as error:
         return str(error)
     evaluator = build_evaluator(evaluation)
@@ -107,7 +100,7 @@ def run_arm(samples: dict[str, Samples], episodes: list[str], shape: Shape, trai
     if not trials:
         return "the evaluator has no trial of it"
     told = summary(f"unpublished/{content_hash(policy)}", trials)
-    return {**told, "episodes": len(parts), "frames": len(rows), "steps": state.step, "loss": state.curve[-1][1]}
+    return {**told, "episodes": len(parts), "frames": sum(map(len, parts)), "steps": state.step, "loss": state.curve[-1][1]}
 
 
 def pooled(found: dict[int, dict[str, Any] | str]) -> dict[str, Any] | str:

@@ -18,7 +18,7 @@ from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
 from ray_jobs.training.ingest import is_held_out
-from ray_jobs.training.samples import Samples
+from ray_jobs.training.samples import Moments
 
 EPISODES_PER_TASK = 32
 
@@ -82,18 +82,22 @@ def _extract(config: EffectConfig, execution: Execution, uploaded: list[str]) ->
     return read
 
 
-def _usable(read: dict[str, Read]) -> tuple[Shape, dict[str, Samples]]:
+def _usable(read: dict[str, Read]) -> tuple[Shape, dict[str, Moments]]:
     """The commonest shape, and the samples of the episodes that have it."""
     told = {episode: found for episode, found in read.items() if not isinstance(found, str) and len(found[1])}
-    shapes = Counter((shape, samples.features.shape[1]) for shape, samples in told.values())
+    shapes = Counter(_layout(*each) for each in told.values())
     if not shapes:
-        return ((), (), None), {}
-    common = min(shapes, key=lambda shape: (-shapes[shape], repr(shape)))
-    return common[0], {episode: samples for episode, (shape, samples) in told.items() if (shape, samples.features.shape[1]) == common}
+        return ((), (), ()), {}
+    common = min(shapes, key=lambda layout: (-shapes[layout], repr(layout)))
+    return common[0], {episode: found[1] for episode, found in told.items() if _layout(*found) == common}
+
+
+def _layout(shape: Shape, samples: Moments) -> tuple[Shape, tuple[tuple[str, tuple[int, ...]], ...]]:
+    return shape, tuple((name, values.shape[1:]) for name, values in sorted(samples.seen.items()))
 
 
 def _arms(
-    config: EffectConfig, execution: Execution, shape: Shape, usable: dict[str, Samples], chosen: dict[str, dict[int, list[str]]]
+    config: EffectConfig, execution: Execution, shape: Shape, usable: dict[str, Moments], chosen: dict[str, dict[int, list[str]]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Each training seed of each arm in a task of its own. The second: arms that could not be trained, and why."""
     import ray

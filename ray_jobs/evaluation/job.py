@@ -113,12 +113,12 @@ def _say(execution: Execution, day: str, total: int, count: int) -> None:
         execution.progress(day, "rollouts", count, total, "rollouts")
 
 
-def _shape(store: Store, model: str) -> tuple[int, int, str | None]:
+def _shape(store: Store, model: str) -> tuple[int, int, tuple[str, ...]]:
     try:
         config = PolicyConfig.model_validate_json(store.get(f"{model}/config.json"))
     except ValidationError as error:
         raise DataError(f"{model} is not a model of this version ({error.error_count()} wrong fields): train again") from error
-    return config.state_width, config.action_width, config.camera
+    return config.state_width, config.action_width, config.cameras
 
 
 def _told(model: str, known: dict[str, scores.Rollouts]) -> dict[str, Any]:

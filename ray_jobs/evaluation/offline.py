@@ -13,12 +13,14 @@ import numpy as np
 from ray_jobs.packing.view import PackedEpisode
 from ray_jobs.seam.store import Store
 from ray_jobs.training.features import find_extractor
-from ray_jobs.training.ingest import read_samples
+from ray_jobs.training.ingest import Part, read_parts
+from ray_jobs.training.plan import SHARD_MOMENTS
+from ray_jobs.training.samples import Moments
 
 if TYPE_CHECKING:
     from ray_jobs.training.policy import Policy
-    from ray_jobs.training.samples import Samples
 
+ROWS_AT_ONCE = 256  # asked of a policy in one go
 DAYS_FOR_INTERVAL = 5  # from so many on, days are the unit of the interval: episodes of one day are alike, too
 
 
@@ -37,33 +39,45 @@ class Errors:
 
 def errors_of(store: Store, policies: Sequence["Policy"], episode: PackedEpisode) -> list[Errors | None]:
     """One per policy, None without any moment; an episode is decoded once for policies that see the same. Raises DataError where it cannot be read."""
-    seen: dict[tuple[str, str | None], Samples] = {}
-    found: list[Errors | None] = []
-    for policy in policies:
-        view = (policy.config.policy, policy.config.camera)
-        if view not in seen:
-            seen[view] = read_samples(store, episode, find_extractor(policy.config.policy), policy.config.camera)
-        found.append(_errors(policy, seen[view], episode))
-    return found
+    sums: list[list[np.ndarray]] = [[] for _ in policies]
+    for piece in range(0, episode.length, SHARD_MOMENTS):
+        part = Part(episode=episode, start=piece, stop=min(episode.length, piece + SHARD_MOMENTS))
+        seen: dict[tuple[str, tuple[str, ...]], Moments] = {}
+        for number, policy in enumerate(policies):
+            view = (policy.config.policy, policy.config.cameras)
+            if view not in seen:
+                seen[view] = read_parts(store, [part], find_extractor(policy.config.policy), policy.config.cameras)
+            added = _sums(policy, seen[view])
+            sums[number] = [one + other for one, other in zip(sums[number], added, strict=True)] if sums[number] else added
+    return [_errors(found, episode) for found in sums]
 
 
-def _errors(policy: "Policy", samples: "Samples", episode: PackedEpisode) -> Errors | None:
-    if not len(samples):
+def _sums(policy: "Policy", part: Moments) -> list[np.ndarray]:
+    """Over the part's rows: how many, absolute and squared errors by horizon, what was done and its square."""
+    count, chunk = len(part.rows), policy.chunk
+    total = [np.zeros(chunk, np.int64), *np.zeros((2, chunk, policy.config.action_width)), *np.zeros((2, policy.config.action_width))]
+    for start in range(0, count, ROWS_AT_ONCE):
+        batch = part.batch(part.rows[start : start + ROWS_AT_ONCE], policy.window, chunk)
+        done, now = batch.actions.astype(np.float64), batch.valid[:, :1]
+        wrong = (policy.predict(batch.seen) - done) * batch.valid[..., None]
+        action = done[:, 0] * now
+        added = [batch.valid.sum(axis=0).astype(np.int64), np.abs(wrong).sum(axis=0), (wrong**2).sum(axis=0), action.sum(axis=0), (action**2).sum(axis=0)]
+        total = [one + other for one, other in zip(total, added, strict=True)]
+    return total
+
+
+def _errors(sums: list[np.ndarray], episode: PackedEpisode) -> Errors | None:
+    if not sums or not sums[0][0]:
         return None
-    done = samples.actions.astype(np.float64)
-    wrong = (policy.predict(samples.features) - done) * samples.valid[..., None]
-    count = samples.valid.sum(axis=0).astype(np.int64)  # an episode shorter than the chunk has horizons without any moment
-    moments = np.maximum(count, 1)[:, None]
-    now = done[:, 0]
-    return Errors(
-        episode.episode_id, episode.day, count, np.abs(wrong).sum(axis=0) / moments, (wrong**2).sum(axis=0) / moments, now.mean(axis=0), (now**2).mean(axis=0)
-    )
+    count, absolute, squared, action, square = sums
+    moments = np.maximum(count, 1)[:, None]  # an episode shorter than the chunk has horizons without any moment
+    return Errors(episode.episode_id, episode.day, count, absolute / moments, squared / moments, action / count[0], square / count[0])
 
 
-def fits(policy_shape: tuple[int, int, str | None], episode: PackedEpisode) -> bool:
-    """Whether a policy of (state width, action width, camera) can be asked about the episode."""
-    states, actions, camera = policy_shape
-    return (len(episode.state_names), len(episode.action_names)) == (states, actions) and (camera is None or camera in episode.cameras)
+def fits(policy_shape: tuple[int, int, tuple[str, ...]], episode: PackedEpisode) -> bool:
+    """Whether a policy of (state width, action width, cameras) can be asked about the episode."""
+    states, actions, cameras = policy_shape
+    return (len(episode.state_names), len(episode.action_names)) == (states, actions) and set(cameras) <= episode.cameras.keys()
 
 
 def summary(model: str, names: tuple[str, ...], told: Sequence[Errors]) -> dict[str, Any] | None:

@@ -1,6 +1,9 @@
 """The fleet's own arm as an evaluator."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ray_jobs.evaluation.evaluator import AS_RECORDED, Evaluator, Recording, Scene, Trial
 from ray_jobs.seam.errors import UserError
@@ -8,6 +11,11 @@ from ray_jobs.seam.errors import UserError
 if TYPE_CHECKING:
     from fleet.arm import Arm
     from ray_jobs.training.policy import Policy
+
+
+def acting(policy: "Policy") -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The arm has one camera: whatever the policy calls the ones it knows, it sees that."""
+    return lambda frame, state: policy.act(dict.fromkeys(policy.config.cameras, frame), state)
 
 
 class SimulatedArm(Evaluator):
@@ -34,7 +42,7 @@ class SimulatedArm(Evaluator):
             raise UserError(f"the simulated arm cannot run a policy of {widths}: set evaluation.evaluator to your own, or to null for offline error only")
         self._arm = self._arm or Arm()
         assert scene.seed is not None
-        done = rollout(policy.act, scene.seed, record, self._arm, scene.condition)
+        done = rollout(acting(policy), scene.seed, record, self._arm, scene.condition)
         seen = None
         if done.frames is not None:
             seen = Recording(done.frames, done.states, done.actions, STATE_NAMES, ACTION_NAMES, "front", CONTROL_HZ)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -121,14 +121,16 @@ def decoded(path: Path, first: int = 0, count: int | None = None) -> Iterator[An
         yield from _decode(stream, islice(packets, first, None if count is None else first + count), path)
 
 
-def decoded_from(path: Path, seconds: float, count: int) -> Iterator[Any]:
-    """Decode `count` frames of a packed file from the keyframe at `seconds` on, without reading what lies before."""
-    with _told(path), av.open(path) as container:
+def decoded_from(file: Path | BinaryIO, seconds: float, count: int, later: float = 0.0) -> Iterator[Any]:
+    """Decode `count` frames of a packed file, `later` seconds after the keyframe at `seconds` on, without reading what lies far before."""
+    path = Path(file.name)
+    with _told(path), av.open(file, "r") as container:
         stream = _video(container, path)
-        start = round(seconds / stream.time_base)
-        container.seek(start, stream=stream)
+        start, wanted = (round(at / stream.time_base) for at in (seconds, seconds + later))
+        container.seek(wanted, stream=stream)  # to the keyframe before
         packets = (packet for packet in container.demux(stream) if packet.size and packet.pts >= start)
-        yield from _decode(stream, islice(packets, count), path)
+        frames = _decode(stream, islice(packets, count) if wanted == start else packets, path)
+        yield from islice((frame for frame in frames if frame.pts >= wanted), count)
 
 
 def _decode(stream: Any, packets: Iterable[Any], path: Path) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -196,10 +196,20 @@ def iter_episodes(store: Store, dataset: DayDataset) -> Iterator[EpisodeArrays]:
             yield _arrays(store, episode, opened)
 
 
-def iter_frames(store: Store, episode: PackedEpisode, camera: str) -> Iterator[np.ndarray]:
-    """The camera's frames in order, uint8 [h, w, 3] RGB, in constant memory. Raises CorruptVideo where they do not all decode."""
-    with store.local_copy(episode.cameras[camera].file) as path:
-        yield from _frames(path, episode, camera)
+def read_rows(store: Store, episode: PackedEpisode, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """state f32 [n, d] and action f32 [n, a] of the moments [start, stop). Raises DataError."""
+    with store.opened(episode.file) as file:
+        table = _table(store, episode, file).slice(start, stop - start)
+    return _matrix(table, STATE), _matrix(table, ACTION)
+
+
+def iter_frames(store: Store, episode: PackedEpisode, camera: str, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+    """The camera's frames [start, stop) in order, uint8 [h, w, 3] RGB, in constant memory, of a remote file only what is needed.
+
+    Raises CorruptVideo where they do not all decode.
+    """
+    with store.opened(episode.cameras[camera].file) as file:
+        yield from _frames(file, episode, camera, start, episode.length if stop is None else stop)
 
 
 class _Files:
@@ -215,13 +225,17 @@ class _Files:
 
 
 def _arrays(store: Store, episode: PackedEpisode, files: _Files) -> EpisodeArrays:
-    try:
-        table = pq.ParquetFile(files.path(episode.file)).read_row_group(episode.row_group)
-    except (pa.ArrowInvalid, IndexError) as error:
-        raise DataError(f"{store.config.url}/{episode.file} is damaged: delete it and pack {episode.day} again") from error
-    frames = {camera: _stacked(_frames(files.path(span.file), episode, camera), episode.length) for camera, span in episode.cameras.items()}
+    table = _table(store, episode, files.path(episode.file))
+    frames = {camera: _stacked(_frames(files.path(span.file), episode, camera, 0, episode.length), episode.length) for camera, span in episode.cameras.items()}
     state, action = _matrix(table, STATE), _matrix(table, ACTION)
     return EpisodeArrays(episode.episode_id, episode.task, episode.fps, state, action, frames)
+
+
+def _table(store: Store, episode: PackedEpisode, file: Path | BinaryIO) -> pa.Table:
+    try:
+        return pq.ParquetFile(file).read_row_group(episode.row_group)
+    except (pa.ArrowInvalid, IndexError) as error:
+        raise DataError(f"{store.config.url}/{episode.file} is damaged: delete it and pack {episode.day} again") from error
 
 
 def _stacked(frames: Iterator[np.ndarray], count: int) -> np.ndarray:
@@ -244,10 +258,10 @@ def _matrix(table: pa.Table, key: str) -> np.ndarray:
     return values
 
 
-def _frames(path: Path, episode: PackedEpisode, camera: str) -> Iterator[np.ndarray]:
-    count = 0
-    for frame in decoded_from(path, episode.cameras[camera].from_timestamp, episode.length):
+def _frames(file: Path | BinaryIO, episode: PackedEpisode, camera: str, start: int, stop: int) -> Iterator[np.ndarray]:
+    span, count = episode.cameras[camera], 0
+    for frame in decoded_from(file, span.from_timestamp, stop - start, start / episode.fps):
         yield frame.to_ndarray(format="rgb24")
         count += 1
-    if count != episode.length:
-        raise CorruptVideo(f"{episode.cameras[camera].file}: episode {episode.episode_id} has {count} frames instead of {episode.length}")
+    if count != stop - start:
+        raise CorruptVideo(f"{span.file}: episode {episode.episode_id} has {start + count} frames instead of {episode.length}")

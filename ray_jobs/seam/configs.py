@@ -254,10 +254,20 @@ class TrainSettings(SelectionSettings):
     workers: int = 2
     seed: int = 0
     checkpoint_every: int = 200
+    resident_mb: int = Field(default=1024, ge=0)  # a decoded view up to this size stays in Ray's object store; a larger one is decoded again each epoch
 
     @property
     def selection(self) -> SelectionSettings:
         return SelectionSettings(holdout=self.holdout, select=self.select, mixture=self.mixture)
+
+    @property
+    def lanes(self) -> int:
+        """Parts that a batch is made of, however many workers are left to share them."""
+        return max(1, self.workers)
+
+    @property
+    def micro_batch(self) -> int:
+        return max(1, self.batch // self.lanes)
 
 
 class Tuned(Strict):

@@ -1,5 +1,6 @@
 """One small way to objects, over obstore: a local folder, S3 and compatibles, GCS or Azure by URL."""
 
+import io
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlparse
 
 import obstore
@@ -20,6 +21,7 @@ from ray_jobs.seam.errors import Denied, NotFound, StoreError, UserError
 from ray_jobs.seam.model import Strict
 
 PART_BYTES = 8 * 1024 * 1024
+READ_BYTES = 1024 * 1024  # at least, where a reader of an object asks for the next
 RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(seconds=120)}  # of one request, by the client; then it is a StoreError
 REQUEST_S = 30  # a request that is not over by then is begun again where it stopped
 
@@ -155,6 +157,16 @@ class Store:
                 target.flush()
             yield Path(target.name)
 
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Path | BinaryIO]:
+        """The file itself in a local store, else a seekable reader that fetches only what is asked for. Both have a `name`."""
+        if self.root is not None:
+            with self.local_copy(key) as path:
+                yield path
+            return
+        with io.BufferedReader(_Ranged(self, key), READ_BYTES) as reader:
+            yield cast(BinaryIO, reader)
+
     def free_bytes(self) -> int | None:
         """Free space where that is known (a local folder), else None."""
         return shutil.disk_usage(self.root).free if self.root is not None else None
@@ -163,6 +175,33 @@ class Store:
     def raw(self) -> Any:
         """The obstore store itself, for the bulk copy."""
         return self._store
+
+
+class _Ranged(io.RawIOBase):
+    """An object read by ranges."""
+
+    def __init__(self, store: Store, key: str):
+        self._store, self.name, self._size, self._place = store, key, store.head(key).size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(0, min(len(buffer), self._size - self._place))
+        if length:
+            buffer[:length] = self._store.get_range(self.name, self._place, length)
+        self._place += length
+        return length
 
 
 # Scheme -> option of the client -> end of the variable's name. The options of the first group are all needed, of the second one at least.

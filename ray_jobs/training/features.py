@@ -1,7 +1,8 @@
 """What a policy sees of a frame: two colour blobs and a thumbnail. NumPy alone, so that whoever extracts needs no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,19 +13,27 @@ FRAME_WIDTH = BLOB_WIDTH + THUMB_WIDTH
 MIN_PIXELS = 3  # fewer are noise of the codec
 
 
+Observation = dict[str, np.ndarray]  # name -> [n, ...]: f32 [n, k] are normalised by the statistics, uint8 are small pictures
+
+
 @dataclass(frozen=True)
 class Extractor:
-    """How a policy's samples are made: features (states f32 [n, d], RGB frames uint8 [n, h, w, 3] or None) -> f32 [n, f]; actions per sample."""
+    """What a policy makes of an episode: states f32 [n, d] and RGB frames (camera -> uint8 [n, h, w, 3]) -> an Observation; and how much of it at once."""
 
-    features: Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+    observe: Callable[[np.ndarray, dict[str, np.ndarray]], Observation]
     chunk: int
+    window: int = 1
+    cameras: Literal["first", "all"] = "first"
+
+    def chosen(self, cameras: Iterable[str]) -> tuple[str, ...]:
+        """Those that the policy sees, by name."""
+        return tuple(sorted(cameras)[: 1 if self.cameras == "first" else None])
 
 
-def keypoint_features(states: np.ndarray, frames: np.ndarray | None) -> np.ndarray:
-    """f32 [n, d + FRAME_WIDTH], or [n, d] without frames: state, blobs, thumbnail."""
-    if frames is None:
-        return states.astype(np.float32)
-    return np.concatenate([states.astype(np.float32), frame_features(frames)], axis=1)
+def keypoint_features(states: np.ndarray, frames: dict[str, np.ndarray]) -> Observation:
+    """features f32 [n, d + FRAME_WIDTH], or [n, d] without a camera: state, blobs, thumbnail."""
+    seen = [frame_features(pictures) for pictures in frames.values()]
+    return {"features": np.concatenate([states.astype(np.float32), *seen], axis=1)}
 
 
 def frame_features(frames: np.ndarray) -> np.ndarray:
@@ -69,13 +78,14 @@ def thumbnails(frames: np.ndarray) -> np.ndarray:
 
 
 KEYPOINTS = Extractor(keypoint_features, chunk=4)
+BUILT_IN = {"keypoints": KEYPOINTS}
 
 
 def find_extractor(policy: str) -> Extractor:
     """Of a policy by its name in the settings; only a policy of the user's own is imported. Raises UserError."""
-    if policy == "keypoints":
-        return KEYPOINTS
+    if policy in BUILT_IN:
+        return BUILT_IN[policy]
     from ray_jobs.training.policy import find_policy
 
     kind = find_policy(policy)
-    return Extractor(kind.features, kind.chunk)
+    return Extractor(kind.observe, kind.chunk, kind.window, kind.cameras)

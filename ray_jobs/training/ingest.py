@@ -2,19 +2,21 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ray_jobs.packing.video import CorruptVideo
-from ray_jobs.packing.view import PackedEpisode, episodes_of, iter_frames, read_episode_arrays
+from ray_jobs.packing.view import PackedEpisode, episodes_of, iter_frames, read_rows
 from ray_jobs.seam.configs import DayDataset
 from ray_jobs.seam.errors import DataError
+from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import Store
-from ray_jobs.training.features import Extractor
-from ray_jobs.training.samples import Samples, episode_samples
+from ray_jobs.training.features import Extractor, Observation
+from ray_jobs.training.samples import Moments, join, moments
 
 FRAMES_AT_ONCE = 64  # decoded frames in memory, whatever an episode's length
 
@@ -28,9 +30,9 @@ class Selection:
     other_shape: int
 
     @property
-    def camera(self) -> str | None:
-        """The camera that the policy sees: the first by name."""
-        return min((self.train or self.held_out)[0].cameras, default=None)
+    def cameras(self) -> tuple[str, ...]:
+        """By name."""
+        return tuple(sorted((self.train or self.held_out)[0].cameras))
 
 
 def is_held_out(episode_id: str, every: int) -> bool:
@@ -59,31 +61,58 @@ def _shape(episode: PackedEpisode) -> tuple[tuple[str, ...], tuple[str, ...], tu
     return episode.state_names, episode.action_names, tuple(sorted(episode.cameras))
 
 
-def read_samples(store: Store, episode: PackedEpisode, extractor: Extractor, camera: str | None) -> Samples:
-    """The rows of one packed episode, in flat memory. Raises DataError, naming the file, where it cannot be read."""
+class Part(Strict):
+    """Moments [start, stop) of a packed episode."""
+
+    episode: PackedEpisode
+    start: int
+    stop: int
+
+    @staticmethod
+    def whole(episode: PackedEpisode) -> "Part":
+        return Part(episode=episode, start=0, stop=episode.length)
+
+    @staticmethod
+    def listing(parts: Sequence["Part"]) -> str:
+        return _PARTS.dump_json(list(parts)).decode()
+
+    @staticmethod
+    def listed(text: str) -> list["Part"]:
+        return _PARTS.validate_json(text)
+
+
+_PARTS = TypeAdapter(list[Part])
+
+
+def read_parts(store: Store, parts: Iterable[Part], extractor: Extractor, cameras: tuple[str, ...]) -> Moments:
+    """Their rows, with the moments around them that windows reach. Raises DataError, naming the file, where one cannot be read."""
+    return join(_read(store, part, extractor, cameras) for part in parts)
+
+
+def _read(store: Store, part: Part, extractor: Extractor, cameras: tuple[str, ...]) -> Moments:
+    episode = part.episode
+    start, stop = max(0, part.start + 1 - extractor.window), min(episode.length, part.stop + extractor.chunk - 1)
+    file = episode.file
     try:
-        without_frames = episode.model_copy(update={"cameras": {}})
-        arrays = read_episode_arrays(store, _nowhere(episode), without_frames)
-        if camera is None:
-            seen = extractor.features(arrays.state, None)
-        else:
-            seen = features_of(extractor, arrays.state, iter_frames(store, episode, camera))
+        state, action = read_rows(store, episode, start, stop)
+        frames = {}
+        for camera in cameras:
+            file = episode.cameras[camera].file
+            frames[camera] = iter_frames(store, episode, camera, start, stop)
+        seen = observed(extractor, state, frames)
     except CorruptVideo as error:
-        raise DataError(f"{episode.cameras[camera or ''].file} cannot be decoded ({error}): copy or pack {episode.day} again") from error
+        raise DataError(f"{file} cannot be decoded ({error}): copy or pack {episode.day} again") from error
     except (OSError, ValueError, KeyError) as error:  # Arrow's errors are ValueError and OSError
-        raise DataError(f"{episode.file} cannot be read ({str(error).splitlines()[0][:200]}): copy or pack {episode.day} again") from error
-    return episode_samples(extractor.chunk, seen, arrays.action)
+        raise DataError(f"{file} cannot be read ({str(error).splitlines()[0][:200]}): copy or pack {episode.day} again") from error
+    return moments(seen, action, slice(part.start - start, part.stop - start))
 
 
-def features_of(extractor: Extractor, states: np.ndarray, frames: Iterator[np.ndarray]) -> np.ndarray:
-    """f32 [n, f] of states [n, d] and as many frames uint8 [h, w, 3], a few of them in memory at a time."""
+def observed(extractor: Extractor, states: np.ndarray, frames: dict[str, Iterator[np.ndarray]]) -> Observation:
+    """Of states [n, d] and as many frames uint8 [h, w, 3] of each camera, a few of them in memory at a time."""
     parts = []
     for start in range(0, len(states), FRAMES_AT_ONCE):
         piece = states[start : start + FRAMES_AT_ONCE].astype(np.float32)
-        parts.append(extractor.features(piece, np.stack(list(islice(frames, len(piece))))))
-    next(frames, None)  # lets the reader count them
-    return np.concatenate(parts)
-
-
-def _nowhere(episode: PackedEpisode) -> DayDataset:
-    return DayDataset(day=episode.day, prefix=episode.dataset, manifest_sha256="", episodes=0, frames=0)
+        parts.append(extractor.observe(piece, {camera: np.stack(list(islice(pictures, len(piece)))) for camera, pictures in frames.items()}))
+    for pictures in frames.values():
+        next(pictures, None)  # lets the reader count them
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

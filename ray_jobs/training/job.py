@@ -8,14 +8,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ray_jobs.driver import Execution, connect
+from ray_jobs.packing.view import PackedEpisode
 from ray_jobs.seam.configs import TrainConfig
 from ray_jobs.seam.errors import DataError, StoreError
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
-from ray_jobs.training.features import find_extractor
-from ray_jobs.training.ingest import Selection, select
+from ray_jobs.training.features import Extractor, find_extractor
+from ray_jobs.training.ingest import Part, Selection, read_parts, select
+from ray_jobs.training.plan import make_plan, moment_bytes
 from ray_jobs.training.present import curve_picture
+from ray_jobs.training.spec import PolicyConfig
 
 if TYPE_CHECKING:
     from ray_jobs.training.loop import State
@@ -43,35 +46,35 @@ def run(config: TrainConfig, execution: Execution) -> dict[str, DayResult]:
 
 def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tuple["Policy", "State", int]:
     """The trained policy, the state it ended in, and the step it resumed from."""
-    from ray_jobs.training.cluster import dataset_statistics, fit, samples_dataset
+    from ray_jobs.training.cluster import fit, told, view_statistics
+    from ray_jobs.training.stream import Reader
 
-    day, settings = config.days[-1], config.settings
-    execution.progress(day, "start", 0, len(chosen.train))
-    dataset = samples_dataset(config.data, chosen.train, settings.policy, chosen.camera)
-    found = dataset_statistics(dataset)
-    execution.progress(day, "samples", len(chosen.train), len(chosen.train))
+    day, settings, episodes = config.days[-1], config.settings, chosen.train
+    execution.progress(day, "start", 0, len(episodes))
+    extractor = find_extractor(settings.policy)
+    cameras = extractor.chosen(chosen.cameras)
+    shapes = _shapes(Store(config.data), episodes[0], extractor, cameras)
+    size = moment_bytes(shapes)
+    plan = make_plan([episode.length for episode in episodes], [1.0] * len(episodes), settings.lanes, settings.seed, size)
+    reader = Reader(config.data, episodes, plan, settings.policy, cameras)
+    small = size * sum(episode.length for episode in episodes) <= settings.resident_mb * 1_000_000
+    shards = told(reader.dataset(range(len(plan.shards))).materialize) if small else None
+    found = view_statistics(reader, shards)
+    execution.progress(day, "samples", len(episodes), len(episodes))
     from ray_jobs.training import checkpoint
     from ray_jobs.training.policy import build_policy
-    from ray_jobs.training.spec import PolicyConfig
     from ray_jobs.training.worker import Order, failure_key
 
-    first = chosen.train[0]
-    shape = PolicyConfig(
-        policy=settings.policy,
-        state_width=len(first.state_names),
-        action_width=len(first.action_names),
-        camera=chosen.camera,
-        feature_width=len(found.feature_mean),
-    )
-    subject = digest(settings.model_dump(exclude={"workers", "checkpoint_every"}), config.view, shape)
+    first = episodes[0]
+    shape = PolicyConfig(policy=settings.policy, state_width=len(first.state_names), action_width=len(first.action_names), cameras=cameras, shapes=shapes)
+    subject = digest(settings.model_dump(exclude={"checkpoint_every", "resident_mb"}), config.view, shape)
     executions = (execution.prefix, *execution.siblings())
     before = checkpoint.newest(execution.store, executions, subject)
     resumed = before.step if before else 0
-    workers = min(settings.workers, found.rows)
     order = Order(store=config.store, executions=executions, subject=subject, settings=settings, config=shape, statistics=found)
     if resumed < settings.steps:
         with _watched(execution, day, settings.steps):
-            fit(dataset, order, workers)
+            fit(reader, shards, order)
         if text := execution.store.find(failure_key(execution.prefix)):
             raise DataError(text.decode())
     state = checkpoint.newest(execution.store, executions, subject)
@@ -82,6 +85,12 @@ def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tupl
     policy = build_policy(shape, found)
     torch.nn.utils.vector_to_parameters(state.weights, policy.network.parameters())
     return policy, state, resumed
+
+
+def _shapes(store: Store, episode: PackedEpisode, extractor: Extractor, cameras: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Of what the policy sees of one moment."""
+    seen = read_parts(store, [Part(episode=episode, start=0, stop=1)], extractor, cameras).seen
+    return {name: values.shape[1:] for name, values in seen.items()}
 
 
 @contextmanager
@@ -130,7 +139,7 @@ def _publish(
     )
     prefix = write_model(store, policy, lineage)
     return DayResult(
-        counts={**counts, "steps": state.step, "episodes": len(chosen.train), "frames": policy.statistics.rows},
+        counts={**counts, "steps": state.step, "episodes": len(chosen.train), "frames": sum(episode.length for episode in chosen.train)},
         output={"model": prefix, "lineage": f"{prefix}/lineage.json"},
         output_digest=prefix.rsplit("/", 1)[1],
         shown={

@@ -1,11 +1,11 @@
-"""The training loop: the same for one process and for many workers that average their gradients.
+"""The training loop: the same for one process and for many workers that add up their gradients.
 
 AdamW and the schedule act on one flat vector. They equal torch's (a test says so); torch's own optimizers import
 torch._dynamo, which costs every worker more than the training itself.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 
 from ray_jobs.seam.configs import TrainSettings
 from ray_jobs.seam.errors import DataError
-from ray_jobs.training.policy import Policy
-from ray_jobs.training.samples import Samples
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+from ray_jobs.training.features import find_extractor
+from ray_jobs.training.plan import make_plan, moment_bytes
+from ray_jobs.training.policy import Policy, build_policy
+from ray_jobs.training.samples import Batch, Moments, statistics
+from ray_jobs.training.spec import PolicyConfig
+from ray_jobs.training.stream import batches, of_episodes
 
 
 def one_cycle(step: int, steps: int, peak: float) -> tuple[float, float]:
@@ -59,41 +61,34 @@ def adamw(state: State, gradient: torch.Tensor, rate: float, momentum: float, de
     state.weights.addcdiv_(state.momentum, root, value=-rate / (1 - momentum**count))
 
 
-def resident_batches(samples: Samples, size: int, seed: int, rank: int, first: int) -> Iterator[Batch]:
-    """Endless shuffled batches of rows that fit in memory, from batch number `first` on: the same whether resumed or not."""
-    tensors = (torch.from_numpy(samples.features), torch.from_numpy(samples.actions), torch.from_numpy(samples.valid))
-    size = min(size, len(samples))
-    per_epoch = len(samples) // size
-    number = first
-    while True:
-        order = np.random.default_rng([seed, rank, number // per_epoch]).permutation(len(samples))
-        for place in range(number % per_epoch, per_epoch):
-            rows = torch.from_numpy(order[place * size : (place + 1) * size])
-            yield tensors[0][rows], tensors[1][rows], tensors[2][rows]
-            number += 1
-
-
 def train(
     policy: Policy,
-    batches: Iterator[Batch],
+    lanes: Mapping[int, Iterator[Batch]],
     settings: TrainSettings,
     state: State,
-    average: Callable[[torch.Tensor], None] = lambda vector: None,
-    checkpoint: Callable[[State], None] = lambda state: None,
+    reduce: Callable[[torch.Tensor], None] = lambda vector: None,
+    after: Callable[[State], None] = lambda state: None,
 ) -> State:
-    """Train in place up to settings.steps. `average` makes a vector the mean over all workers.
+    """Train in place up to settings.steps. `lanes`: this process's part of them, by number, each standing at state.step.
 
-    `checkpoint` is called every settings.checkpoint_every steps and at the end. Raises DataError where the loss is no number.
+    `reduce` makes a vector the sum over all processes. `after` is called after every step, when the state is whole.
+    Raises DataError where the loss is no number.
     """
     parameters = list(policy.network.parameters())
-    gradient = torch.empty(len(state.weights) + 1)  # the last place carries the loss
+    gradient = torch.empty(len(state.weights) + 1, device=state.weights.device)  # the last place carries the loss
     since, summed = state.step, 0.0
     torch.nn.utils.vector_to_parameters(state.weights, parameters)
     while state.step < settings.steps:
-        loss = policy.loss(*next(batches))
-        found = torch.autograd.grad(loss, parameters)
-        torch.cat([*(part.reshape(-1) for part in found), loss.detach().reshape(1)], out=gradient)
-        average(gradient)
+        gradient.zero_()
+        for lane, rows in lanes.items():
+            batch = next(rows)
+            torch.manual_seed(_random_state(settings.seed, state.step, lane))
+            actions, valid = (torch.from_numpy(values).to(gradient.device, non_blocking=True) for values in (batch.actions, batch.valid))
+            loss = policy.loss(policy.normalised(batch.seen), actions, valid)
+            found = torch.autograd.grad(loss, parameters)
+            gradient += torch.cat([*(part.reshape(-1) for part in found), loss.detach().reshape(1)])
+        reduce(gradient)
+        gradient /= settings.lanes
         value = float(gradient[-1])
         if not math.isfinite(value):
             raise DataError(f"the training loss became {value} at step {state.step + 1}: lower learning_rate, or look for extreme values in the data")
@@ -103,6 +98,23 @@ def train(
         if state.step % 20 == 0 or state.step == settings.steps:
             state.curve.append((state.step, summed / (state.step - since)))
             since, summed = state.step, 0.0
-        if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
-            checkpoint(state)
+        after(state)
     return state
+
+
+def _random_state(seed: int, step: int, lane: int) -> int:
+    """Nothing of torch's random state needs saving: it begins anew with every micro-batch."""
+    return int(np.random.SeedSequence([seed, step, lane]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def learn(policy: str, episodes: Sequence[Moments], settings: TrainSettings, state_width: int, cameras: tuple[str, ...] = ()) -> tuple[Policy, State]:
+    """A policy trained in this process on whole episodes in memory. Raises ValueError where no row is usable, DataError as `train` does."""
+    settings = settings.model_copy(update={"workers": 1})
+    extractor, found = find_extractor(policy), statistics(episodes)
+    shapes = {name: values.shape[1:] for name, values in episodes[0].seen.items()}
+    config = PolicyConfig(policy=policy, state_width=state_width, action_width=len(found.action_mean), cameras=cameras, shapes=shapes)
+    torch.manual_seed(settings.seed)
+    made = build_policy(config, found)
+    plan = make_plan([len(each) for each in episodes], [1.0] * len(episodes), 1, settings.seed, moment_bytes(shapes))
+    lane = batches(plan, 0, settings.micro_batch, 0, of_episodes(plan, episodes, extractor), extractor)
+    return made, train(made, {0: lane}, settings, fresh(made))

@@ -1,85 +1,125 @@
 """Bring your own policy: subclass `Policy`, and name it in the settings as "package.module:Class".
 
-A policy turns one frame and one state into one action. It learns from samples that were extracted once per episode.
+A policy turns frames and states into actions. It learns from what its `observe` makes of recorded episodes.
 """
 
 import importlib
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from ray_jobs.seam.errors import UserError
-from ray_jobs.training.features import BLOB_WIDTH, KEYPOINTS
+from ray_jobs.training.features import BLOB_WIDTH, KEYPOINTS, Observation
 from ray_jobs.training.spec import PolicyConfig, Statistics
 
 
 class Policy:
-    """What training and evaluation need of a policy. Raises ValueError from `act` for observations of the wrong shape.
+    """What training and evaluation need of a policy.
 
-    A subclass sets `name`, and in `build` returns its network. It may override any of the rest; `features` runs where
-    episodes are decoded and must depend on its arguments alone.
+    A subclass sets `name`, makes the network's inputs in `observe`, returns the network in `build` and asks it in `outputs`. It may override any of
+    the rest. The network has parameters only: no buffers that learn, as BatchNorm's.
     """
 
     name: ClassVar[str]
     chunk: ClassVar[int] = 4  # actions predicted at once, for this moment and the next ones
+    window: ClassVar[int] = 1  # moments seen at once: this one and those before it; an episode's first one stands for what was before
+    cameras: ClassVar[Literal["first", "all"]] = "first"  # by name
     memory: ClassVar[float] = 0.01  # temporal ensembling: weights exp(-memory * i), i = 0 the oldest prediction
+    steady: ClassVar[float] = 3.0  # weight of the mean squared error of normalised continuous actions
+    grip: ClassVar[float] = 0.3  # weight of the cross-entropy of binary actions
 
     def __init__(self, config: PolicyConfig, statistics: Statistics):
         self.config, self.statistics = config, statistics
-        self.mean, self.std = torch.tensor(statistics.feature_mean), torch.tensor(statistics.feature_std)
+        self.moments = {name: (torch.tensor(statistics.mean[name]), torch.tensor(std)) for name, std in statistics.std.items()}
         self.action_mean, self.action_std = torch.tensor(statistics.action_mean), torch.tensor(statistics.action_std)
         self.binary = torch.tensor(statistics.binary)
         self.network = self.build()
         self.reset()
 
     @staticmethod
-    def features(states: np.ndarray, frames: np.ndarray | None) -> np.ndarray:
-        """f32 [n, f] of states f32 [n, d] and RGB frames uint8 [n, h, w, 3]."""
+    def observe(states: np.ndarray, frames: dict[str, np.ndarray]) -> Observation:
+        """name -> [n, ...] of states f32 [n, d] and RGB frames (camera -> uint8 [n, h, w, 3]), in NumPy alone: it runs where episodes are decoded,
+        and in `act`. f32 [n, k] are normalised by their statistics; uint8 arrays are left as they are: make pictures small here.
+        """
         raise NotImplementedError
 
     def build(self) -> nn.Module:
-        """A fresh network from f features to chunk * action_width outputs."""
+        """A fresh network. self.config.shapes has the shape of each observation of one moment."""
         raise NotImplementedError
 
-    def outputs(self, features: torch.Tensor) -> torch.Tensor:
-        """[n, chunk, a]: normalised actions; logits where the action is binary."""
-        flat = self.network((features - self.mean) / self.std)
-        return flat.reshape(len(features), self.chunk, self.config.action_width)
-
-    def loss(self, features: torch.Tensor, actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Scalar. actions [n, chunk, a], valid [n, chunk] is 0 beyond the episode's end."""
+    def outputs(self, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+        """[n, chunk, a]: normalised actions, logits where the action is binary. seen: name -> [n, window, ...], normalised."""
         raise NotImplementedError
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """f32 [n, chunk, a] in the action's own units (binary: probability) of features [n, f]."""
+    def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Scalar. seen as for `outputs`, actions [n, chunk, a] in their own units, valid [n, chunk]: 0 where there is none.
+
+        torch's random numbers are seeded before each call from the training seed, the step and the lane.
+        """
+        return self.regression(self.outputs(seen), actions, valid)
+
+    def regression(self, out: torch.Tensor, actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Scalar: steady * squared error of continuous actions + grip * cross-entropy of binary ones, each a mean over what is valid."""
+        weight = valid[..., None].expand_as(out)
+        steady, grip = weight * ~self.binary, weight * self.binary
+        error = (out - (actions - self.action_mean) / self.action_std) ** 2
+        total = self.steady * (error * steady).sum() / steady.sum().clamp(min=1)
+        if any(self.statistics.binary):
+            cross = nn.functional.binary_cross_entropy_with_logits(out, actions.clamp(0, 1), reduction="none")
+            total = total + self.grip * (cross * grip).sum() / grip.sum().clamp(min=1)
+        return total
+
+    def normalised(self, seen: Observation) -> dict[str, torch.Tensor]:
+        """seen: name -> [n, window, ...] as observed."""
+        tensors = {name: torch.from_numpy(values).to(self.binary.device, non_blocking=True) for name, values in seen.items()}
+        return {name: (values - self.moments[name][0]) / self.moments[name][1] if name in self.moments else values for name, values in tensors.items()}
+
+    def predict(self, seen: Observation) -> np.ndarray:
+        """f32 [n, chunk, a] in the action's own units (binary: probability). seen: name -> [n, window, ...] as observed."""
         with torch.inference_mode():
-            out = self.outputs(torch.from_numpy(features))
+            out = self.outputs(self.normalised(seen))
             actions = torch.where(self.binary, torch.sigmoid(out), out * self.action_std + self.action_mean)
-        return actions.numpy()
+        return actions.cpu().numpy()
 
     def reset(self) -> None:
         """Forget the episode: called before each one."""
+        self._seen: list[Observation] = []
         self._predictions: list[np.ndarray] = []
 
-    def act(self, frame: np.ndarray | None, state: np.ndarray) -> np.ndarray:
-        """The next action f32 [a] for a frame uint8 [h, w, 3] and a state f32 [d].
+    def act(self, frames: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
+        """The next action f32 [a] for a frame uint8 [h, w, 3] of each camera (of self.config.cameras at least) and a state f32 [d].
 
         Temporal ensembling: the weighted mean of what the last `chunk` predictions say about this moment
         (Zhao et al. 2023, "Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware", section IV-B).
+        Raises ValueError for observations of the wrong shape.
         """
         if state.shape != (self.config.state_width,):
             raise ValueError(f"the policy was trained on states of {self.config.state_width} values, not {state.shape}")
-        seen = self.features(state[None].astype(np.float32), None if frame is None or self.config.camera is None else frame[None])
-        self._predictions = [*self._predictions, self.predict(seen)[0]][-self.chunk :]
+        if missing := [camera for camera in self.config.cameras if camera not in frames]:
+            raise ValueError(f"the policy was trained on the camera {missing[0]!r}, and it is not among {sorted(frames)}")
+        now = self.observe(state[None].astype(np.float32), {camera: frames[camera][None] for camera in self.config.cameras})
+        for name, shape in self.config.shapes.items():
+            if now[name].shape[1:] != shape:
+                raise ValueError(f"the policy was trained on {name} of {shape}, not {now[name].shape[1:]}: frames of another size?")
+        self._seen = [*self._seen, now][-self.window :]
+        past = [self._seen[0]] * (self.window - len(self._seen)) + self._seen
+        said_now = self.predict({name: np.stack([each[name] for each in past], axis=1) for name in now})
+        self._predictions = [*self._predictions, said_now[0]][-self.chunk :]
         count = len(self._predictions)
         said = np.stack([prediction[count - 1 - index] for index, prediction in enumerate(self._predictions)])
         weight = np.exp(-self.memory * np.arange(count, dtype=np.float32))[:, None]
         return (said * weight).sum(axis=0) / weight.sum()
 
+    def to(self, device: torch.device | str) -> "Policy":
+        self.network.to(device)
+        self.moments = {name: (mean.to(device), std.to(device)) for name, (mean, std) in self.moments.items()}
+        self.action_mean, self.action_std, self.binary = (part.to(device) for part in (self.action_mean, self.action_std, self.binary))
+        return self
+
     def tensors(self) -> dict[str, np.ndarray]:
-        return {name: value.detach().numpy() for name, value in self.network.state_dict().items()}
+        return {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
 
     def load(self, tensors: dict[str, np.ndarray]) -> "Policy":
         """Raises UserError where the tensors are another network's."""
@@ -99,20 +139,17 @@ class Keypoints(Policy):
 
     name = "keypoints"
     hidden: ClassVar[tuple[int, ...]] = (128, 128, 128)
-    steady: ClassVar[float] = 3.0  # weight of the mean squared error of normalised continuous actions
-    grip: ClassVar[float] = 0.3  # weight of the cross-entropy of binary actions
-
     chunk = KEYPOINTS.chunk
 
     @staticmethod
-    def features(states: np.ndarray, frames: np.ndarray | None) -> np.ndarray:
-        return KEYPOINTS.features(states, frames)
+    def observe(states: np.ndarray, frames: dict[str, np.ndarray]) -> Observation:
+        return KEYPOINTS.observe(states, frames)
 
     def build(self) -> nn.Module:
-        if self.config.camera is not None and self.blobs_seen:
+        if self.config.cameras and self.blobs_seen:
             self.used = self.config.state_width + BLOB_WIDTH
         else:
-            self.used = self.config.feature_width
+            (self.used,) = self.config.shapes["features"]
         layers: list[nn.Module] = []
         width = self.used
         for size in self.hidden:
@@ -123,23 +160,12 @@ class Keypoints(Policy):
     @property
     def blobs_seen(self) -> bool:
         """Both colours stand in most frames: then they say it all, and the thumbnail would only be memorised."""
-        first = self.config.state_width
-        return self.statistics.feature_mean[first + 3] > 0.5 and self.statistics.feature_mean[first + 7] > 0.5
+        first, mean = self.config.state_width, self.statistics.mean["features"]
+        return mean[first + 3] > 0.5 and mean[first + 7] > 0.5
 
-    def outputs(self, features: torch.Tensor) -> torch.Tensor:
-        flat = self.network(((features - self.mean) / self.std)[:, : self.used])
-        return flat.reshape(len(features), self.chunk, self.config.action_width)
-
-    def loss(self, features: torch.Tensor, actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        out = self.outputs(features)
-        weight = valid[..., None].expand_as(out)
-        steady, grip = weight * ~self.binary, weight * self.binary
-        error = (out - (actions - self.action_mean) / self.action_std) ** 2
-        total = self.steady * (error * steady).sum() / steady.sum().clamp(min=1)
-        if bool(self.binary.any()):
-            cross = nn.functional.binary_cross_entropy_with_logits(out, actions.clamp(0, 1), reduction="none")
-            total = total + self.grip * (cross * grip).sum() / grip.sum().clamp(min=1)
-        return total
+    def outputs(self, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+        flat: torch.Tensor = self.network(seen["features"][:, 0, : self.used])
+        return flat.reshape(len(flat), self.chunk, self.config.action_width)
 
 
 POLICIES: dict[str, type[Policy]] = {Keypoints.name: Keypoints}

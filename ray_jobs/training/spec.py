@@ -9,16 +9,16 @@ class PolicyConfig(Strict):
     policy: str
     state_width: int
     action_width: int
-    camera: str | None  # whose frames it sees; None: states alone
-    feature_width: int
+    cameras: tuple[str, ...]  # whose frames it sees; none: states alone
+    shapes: dict[str, tuple[int, ...]]  # of each observation, of one moment
 
 
 class Statistics(Strict):
-    """Of the training samples. Widths: features f, actions a. `binary`: actions that only ever are 0 or 1 (a gripper)."""
+    """Of the training rows. `mean`, `std`: observation -> one value per column, pictures left out. `binary`: actions that only ever are 0 or 1 (a gripper)."""
 
     rows: int
-    feature_mean: tuple[float, ...]
-    feature_std: tuple[float, ...]
+    mean: dict[str, tuple[float, ...]]
+    std: dict[str, tuple[float, ...]]
     action_mean: tuple[float, ...]
     action_std: tuple[float, ...]
     binary: tuple[bool, ...]

@@ -22,7 +22,7 @@ from ray_jobs.seam.layout import episode_prefix
 from ray_jobs.seam.proportions import wilson
 from ray_jobs.seam.store import Store
 from ray_jobs.training.features import KEYPOINTS
-from ray_jobs.training.ingest import is_held_out, read_samples
+from ray_jobs.training.ingest import Part, is_held_out, read_parts
 from tests.training.recorded import DAY, FIRST_SEED, add_episode, demonstrations, pack_rows, tables
 
 TRAINING = TrainSettings(steps=40, batch=32, holdout=4, seed=7)
@@ -73,7 +73,7 @@ def test_an_episode_gives_the_same_samples_read_here_and_read_from_a_packed_day(
     demo = demonstrate(Arm(), FIRST_SEED)
     row = add_episode(store, tmp_path, 0, demo.states, demo.actions, demo.frames)
     (packed,) = episodes_of(store, pack_rows(store, [row]))
-    one = read_samples(store, packed, KEYPOINTS, "front")
+    one = read_parts(store, [Part.whole(packed)], KEYPOINTS, ("front",))
     (found,) = extract(store.config, [row["episode_id"]], "keypoints").values()
     assert not isinstance(found, str)
     for name, values in one.columns().items():

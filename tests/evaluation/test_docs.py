@@ -13,11 +13,9 @@ import torch
 from orchestration.evaluation.paired import power
 from ray_jobs.seam.configs import EvaluateConfig, EvaluateSettings, TrainSettings
 from ray_jobs.seam.store import Store, StoreConfig
-from ray_jobs.training.loop import fresh, resident_batches, train
+from ray_jobs.training.loop import learn
 from ray_jobs.training.model import Lineage, write_model
-from ray_jobs.training.policy import build_policy
-from ray_jobs.training.samples import episode_samples, join, statistics
-from ray_jobs.training.spec import PolicyConfig
+from ray_jobs.training.samples import moments
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,14 +23,11 @@ ROOT = Path(__file__).parents[2]
 def reaching(store: Store, steps: int) -> str:
     """A model that learned to go straight to the goal; after no steps, one that did not."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     draw = np.random.default_rng(0)
     states = draw.uniform(-1.2, 1.2, (4000, 4)).astype(np.float32)
     actions = np.clip(states[:, 2:] - states[:, :2], -0.1, 0.1)
-    parts = [episode_samples(4, states[[row] * 4], actions[[row] * 4]) for row in range(len(states))]
-    policy = build_policy(PolicyConfig(policy="keypoints", state_width=4, action_width=2, camera=None, feature_width=4), statistics(parts))
-    if steps:
-        train(policy, resident_batches(join(parts), 256, 0, 0, 0), TrainSettings(steps=steps), fresh(policy))
+    parts = [moments({"features": states[[row] * 4]}, actions[[row] * 4]) for row in range(len(states))]
+    policy, _ = learn("keypoints", parts, TrainSettings(steps=steps, batch=256), 4)
     nothing = Lineage(model="", datasets=(), settings={}, code=None, versions={}, metrics={}, steps=steps, resumed_from_step=0, seconds=0.0)
     return write_model(store, policy, nothing)
 

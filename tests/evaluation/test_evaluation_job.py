@@ -18,16 +18,15 @@ from ray_jobs.driver import Execution
 from ray_jobs.evaluation.evaluator import find_evaluator, scene_of
 from ray_jobs.evaluation.job import run
 from ray_jobs.evaluation.scores import Manifest
+from ray_jobs.evaluation.simulated import acting
 from ray_jobs.packing.view import episodes_of, read_episode_arrays
 from ray_jobs.seam.configs import Condition, DayDataset, EvaluateConfig, EvaluateSettings, Part, SelectionSettings, TrainSettings
 from ray_jobs.seam.errors import NotFound, StoreError, UserError
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.features import KEYPOINTS
-from ray_jobs.training.loop import fresh, resident_batches, train
+from ray_jobs.training.loop import learn
 from ray_jobs.training.model import Lineage, read_model, write_model
-from ray_jobs.training.policy import build_policy
-from ray_jobs.training.samples import episode_samples, join, statistics
-from ray_jobs.training.spec import PolicyConfig
+from ray_jobs.training.samples import moments
 from tests.training.recorded import DAY, FIRST_SEED, demo_day
 
 SETTINGS = EvaluateSettings(rollouts=8, actors=2)
@@ -40,14 +39,10 @@ def execution(store: Store, name: str) -> Execution:
 
 def model(store: Store, steps: int) -> str:
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     arm = Arm()
     demos = [demonstrate(arm, FIRST_SEED + number) for number in range(24)]
-    parts = [episode_samples(4, KEYPOINTS.features(demo.states, demo.frames), demo.actions) for demo in demos]
-    config = PolicyConfig(policy="keypoints", state_width=5, action_width=4, camera="front", feature_width=parts[0].features.shape[1])
-    policy = build_policy(config, statistics(parts))
-    if steps:
-        train(policy, resident_batches(join(parts), 128, 0, 0, 0), TrainSettings(steps=steps), fresh(policy))
+    parts = [moments(KEYPOINTS.observe(demo.states, {"front": demo.frames}), demo.actions) for demo in demos]
+    policy, _ = learn("keypoints", parts, TrainSettings(steps=steps), 5, ("front",))
     lineage = Lineage(model="", datasets=(), settings={}, code=None, versions={}, metrics={}, steps=steps, resumed_from_step=0, seconds=0.0)
     return write_model(store, policy, lineage)
 
@@ -118,7 +113,7 @@ def test_failures_are_episodes_that_the_projects_own_reader_opens(measured: tupl
     assert [episode.upload for episode in episodes] == [f"{config.candidate} scene {scene}" for scene in lost[: SETTINGS.failures]]
     arm = Arm()
     policy = read_model(store, config.candidate)
-    again = rollout(policy.act, int(lost[0]), True, arm)
+    again = rollout(acting(policy), int(lost[0]), True, arm)
     arrays = read_episode_arrays(store, dataset, episodes[0])
     assert again.frames is not None and again.actions is not None and not again.success
     assert np.array_equal(arrays.state, again.states) and np.array_equal(arrays.action, again.actions)

@@ -18,17 +18,16 @@ from ray_jobs.evaluation.evaluator import scene_of
 from ray_jobs.evaluation.scores import Manifest
 from ray_jobs.evaluation.scores import publish as publish_manifest
 from ray_jobs.packing.view import PackedEpisode
-from ray_jobs.seam.configs import SelectionSettings
+from ray_jobs.seam.configs import SelectionSettings, TrainSettings
 from ray_jobs.seam.errors import DataError, UserError
 from ray_jobs.seam.layout import pointer
 from ray_jobs.seam.results import Pointer
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import EPISODES, VERDICTS, to_bytes
+from ray_jobs.training.loop import learn
 from ray_jobs.training.model import Lineage, LineageDataset, write_model
-from ray_jobs.training.policy import build_policy
-from ray_jobs.training.samples import Samples, statistics
+from ray_jobs.training.samples import moments
 from ray_jobs.training.selection import choose, is_held_out
-from ray_jobs.training.spec import PolicyConfig
 from tests.evaluation.deployment import LINEAGE, A, home, publish
 
 MONDAY, TUESDAY = "2026-01-05", "2026-01-06"
@@ -125,8 +124,8 @@ def packed() -> list[PackedEpisode]:
 
 
 def trained(store: Store) -> str:
-    samples = Samples(np.random.default_rng(0).random((8, 5), np.float32), np.random.default_rng(1).random((8, 4, 4), np.float32), np.ones((8, 4), np.float32))
-    policy = build_policy(PolicyConfig(policy="keypoints", state_width=5, action_width=4, camera=None, feature_width=5), statistics([samples]))
+    rows = moments({"features": np.random.default_rng(0).random((8, 5), np.float32)}, np.random.default_rng(1).random((8, 4), np.float32))
+    policy, _ = learn("keypoints", [rows], TrainSettings(steps=0), 5)
     datasets = (
         LineageDataset(
             day=MONDAY, prefix="datasets/mon", manifest_sha256="1" * 64, trained_on=(IDS["short"], IDS["long"]), held_out=(IDS["held"],), uploads=("a", "b")

@@ -1,5 +1,8 @@
 """The loop: torch's own numbers, the same result after a stop, one line for a loss that is no number."""
 
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +11,14 @@ from ray_jobs.seam.configs import TrainSettings
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.store import Store
 from ray_jobs.training import checkpoint
-from ray_jobs.training.loop import State, adamw, fresh, one_cycle, resident_batches, train
-from ray_jobs.training.samples import join
+from ray_jobs.training.features import KEYPOINTS
+from ray_jobs.training.loop import State, adamw, fresh, one_cycle, train
+from ray_jobs.training.plan import make_plan
+from ray_jobs.training.samples import Batch, Moments
+from ray_jobs.training.stream import batches, of_episodes
 from tests.training.test_policy import built, reaching
 
-SETTINGS = TrainSettings(steps=120, batch=32, workers=1, checkpoint_every=40)
+SETTINGS = TrainSettings(steps=120, batch=32, workers=2, checkpoint_every=40)
 
 
 def test_adamw_and_schedule_are_torchs() -> None:
@@ -34,28 +40,64 @@ def test_adamw_and_schedule_are_torchs() -> None:
     assert torch.allclose(state.weights, theirs.detach(), atol=1e-6)
 
 
+def lanes(parts: list[Moments], first: int, chosen: Iterable[int] = (0, 1), size: int = 16) -> dict[int, Iterator[Batch]]:
+    plan = make_plan([len(part) for part in parts], [1.0] * len(parts), 2, 0, 100)
+    fetch = of_episodes(plan, parts, KEYPOINTS)
+    return {lane: batches(plan, lane, size, first, fetch, KEYPOINTS) for lane in chosen}
+
+
 def test_stopped_and_resumed_ends_where_it_would_have(store: Store) -> None:
     torch.set_num_threads(1)
     parts = reaching(10)
-    rows = join(parts)
 
     class Killed(RuntimeError):
         pass
 
-    def save(state: State) -> None:
-        checkpoint.save(store, "attempts/b/a1/first", state, "subject")
+    def after(state: State) -> None:
         if state.step == 80:
+            checkpoint.save(store, "attempts/b/a1/first", state, "subject")
             raise Killed
 
     whole, first, second = built(parts), built(parts), built(parts)
-    train(whole, resident_batches(rows, 32, 0, 0, 0), SETTINGS, fresh(whole))
+    train(whole, lanes(parts, 0), SETTINGS, fresh(whole))
     with pytest.raises(Killed):
-        train(first, resident_batches(rows, 32, 0, 0, 0), SETTINGS, fresh(first), checkpoint=save)
+        train(first, lanes(parts, 0), SETTINGS, fresh(first), after=after)
     found = checkpoint.newest(store, ["attempts/b/a1/second", "attempts/b/a1/first"], "subject")
     assert found is not None and found.step == 80
-    train(second, resident_batches(rows, 32, 0, 0, found.step), SETTINGS, found)
+    train(second, lanes(parts, found.step), SETTINGS, found)
     for name, value in whole.tensors().items():
         assert np.array_equal(value, second.tensors()[name])
+
+
+def test_two_processes_that_share_the_lanes_learn_what_one_does() -> None:
+    """Up to the order in which floats are added: each adds up its lane's gradient and waits for the other's."""
+    torch.set_num_threads(1)
+    parts = reaching(10)
+    one, shared = built(parts), [built(parts), built(parts)]
+    train(one, lanes(parts, 0), SETTINGS, fresh(one))
+    barrier, sums = threading.Barrier(2), {}
+
+    def reduce_for(rank: int) -> Callable[[torch.Tensor], None]:
+        def reduce(vector: torch.Tensor) -> None:
+            sums[rank] = vector.clone()
+            barrier.wait(30)
+            total = sums[0] + sums[1]
+            barrier.wait(30)
+            vector.copy_(total)
+
+        return reduce
+
+    def work(rank: int) -> None:
+        train(shared[rank], lanes(parts, 0, [rank]), SETTINGS, fresh(shared[rank]), reduce_for(rank))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for name, value in one.tensors().items():
+        assert np.array_equal(shared[0].tensors()[name], shared[1].tensors()[name])
+        assert np.allclose(value, shared[0].tensors()[name], atol=1e-4)
 
 
 def test_only_whole_checkpoints_of_the_same_subject_count(store: Store) -> None:
@@ -73,17 +115,9 @@ def test_only_whole_checkpoints_of_the_same_subject_count(store: Store) -> None:
 
 def test_a_loss_that_is_no_number_is_one_line() -> None:
     parts = reaching(2)
-    parts[0].features[:] = np.nan  # as an overflow within training would
     policy = built(reaching(2))
+    for part in parts:
+        part.seen["features"][:] = np.nan  # as an overflow within training would
     with pytest.raises(DataError, match="the training loss became nan at step 1") as error:
-        train(policy, resident_batches(join(parts), 32, 0, 0, 0), SETTINGS, fresh(policy))
+        train(policy, lanes(parts, 0), SETTINGS, fresh(policy))
     assert "\n" not in str(error.value)
-
-
-def test_every_row_is_seen_in_every_epoch_and_ranks_differ() -> None:
-    rows = join(reaching(4))
-    batches = resident_batches(rows, 16, 0, 0, 0)
-    seen = torch.cat([next(batches)[0] for _ in range(len(rows) // 16)])
-    assert len(torch.unique(seen, dim=0)) == len(rows)
-    one, other = next(resident_batches(rows, 16, 0, 0, 0))[0], next(resident_batches(rows, 16, 0, 1, 0))[0]
-    assert not torch.equal(one, other)

@@ -8,46 +8,43 @@ from ray_jobs.seam.configs import TrainSettings
 from ray_jobs.seam.errors import DataError, UserError
 from ray_jobs.seam.store import Store
 from ray_jobs.training.features import BLOB_WIDTH, FRAME_WIDTH, KEYPOINTS, blobs
-from ray_jobs.training.loop import fresh, resident_batches, train
+from ray_jobs.training.loop import learn
 from ray_jobs.training.model import Lineage, content_hash, read_model, write_model
 from ray_jobs.training.policy import Policy, build_policy, find_policy
-from ray_jobs.training.samples import Samples, episode_samples, join, statistics
+from ray_jobs.training.samples import Moments, moments, statistics
 from ray_jobs.training.spec import PolicyConfig
 
 TINY = TrainSettings(steps=300, batch=64, workers=1, checkpoint_every=100)
 LINEAGE = Lineage(model="", datasets=(), settings={}, code=None, versions={}, metrics={}, steps=0, resumed_from_step=0, seconds=0.0)
 
 
-def reaching(episodes: int, state_width: int = 3) -> list[Samples]:
+def reaching(episodes: int, state_width: int = 3) -> list[Moments]:
     """Go to the origin by a tenth of the way; close the gripper where x is negative."""
     draw = np.random.default_rng(0)
     parts = []
     for _ in range(episodes):
         states = draw.normal(size=(20, state_width)).astype(np.float32)
         actions = np.concatenate([-0.1 * states, states[:, :1] < 0], axis=1)
-        parts.append(episode_samples(4, states, actions))
+        parts.append(moments({"features": states}, actions))
     return parts
 
 
-def built(parts: list[Samples], width: int = 3) -> Policy:
+def built(parts: list[Moments], width: int = 3) -> Policy:
     torch.manual_seed(0)
-    config = PolicyConfig(policy="keypoints", state_width=width, action_width=width + 1, camera=None, feature_width=width)
+    config = PolicyConfig(policy="keypoints", state_width=width, action_width=width + 1, cameras=(), shapes={"features": (width,)})
     return build_policy(config, statistics(parts))
 
 
 @pytest.fixture(scope="module")
 def learned() -> Policy:
     torch.set_num_threads(1)
-    parts = reaching(40)
-    policy = built(parts)
-    train(policy, resident_batches(join(parts), 64, 0, 0, 0), TINY, fresh(policy))
-    return policy
+    return learn("keypoints", reaching(40), TINY, 3)[0]
 
 
 @pytest.mark.parametrize("state", [[1.0, -0.5, 0.3], [-1.0, 0.2, 0.8]])
 def test_it_learns_a_tiny_task(learned: Policy, state: list[float]) -> None:
     learned.reset()
-    action = learned.act(None, np.array(state, np.float32))
+    action = learned.act({}, np.array(state, np.float32))
     assert action[:3] == pytest.approx(-0.1 * np.array(state), abs=0.02)
     assert (action[3] > 0.5) == (state[0] < 0)
 
@@ -55,19 +52,19 @@ def test_it_learns_a_tiny_task(learned: Policy, state: list[float]) -> None:
 def test_ensembling_remembers_within_an_episode_and_not_beyond(learned: Policy) -> None:
     one, other = np.array([1.0, 1, 1], np.float32), np.array([-1.0, -1, -1], np.float32)
     learned.reset()
-    first = learned.act(None, one)
-    second = learned.act(None, other)
+    first = learned.act({}, one)
+    second = learned.act({}, other)
     learned.reset()
-    alone = learned.act(None, other)
+    alone = learned.act({}, other)
     assert np.abs(second - alone).max() > 1e-3
     learned.reset()
-    assert np.array_equal(learned.act(None, one), first)
+    assert np.array_equal(learned.act({}, one), first)
 
 
 def test_a_model_comes_back_the_same_and_is_named_by_its_content(learned: Policy, store: Store) -> None:
     prefix = write_model(store, learned, LINEAGE)
     again = read_model(store, prefix)
-    seen = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    seen = {"features": np.random.default_rng(1).normal(size=(5, 1, 3)).astype(np.float32)}
     assert np.array_equal(again.predict(seen), learned.predict(seen))
     assert prefix == f"models/{content_hash(again)}" == write_model(store, again, LINEAGE)
 
@@ -93,7 +90,7 @@ def test_another_networks_weights_are_refused(learned: Policy) -> None:
 
 def test_states_of_another_robot_are_refused(learned: Policy) -> None:
     with pytest.raises(ValueError, match="trained on states of 3"):
-        learned.act(None, np.zeros(5, np.float32))
+        learned.act({}, np.zeros(5, np.float32))
 
 
 @pytest.mark.parametrize("name", ["keypoint", "no.such:Thing", "ray_jobs.training.loop:State", "json:dumps"])
@@ -121,16 +118,16 @@ def test_pictures_without_the_demos_colours_are_still_used(coloured: bool) -> No
         frames[:, 5:15, 5:15] = (220, 20, 20)
         frames[:, 30:40, 30:40] = (20, 200, 20)
     states = draw.normal(size=(30, 7)).astype(np.float32)
-    part = episode_samples(4, KEYPOINTS.features(states, frames), draw.normal(size=(30, 6)))
-    config = PolicyConfig(policy="keypoints", state_width=7, action_width=6, camera="top", feature_width=7 + FRAME_WIDTH)
+    part = moments(KEYPOINTS.observe(states, {"top": frames}), draw.normal(size=(30, 6)))
+    config = PolicyConfig(policy="keypoints", state_width=7, action_width=6, cameras=("top",), shapes={"features": (7 + FRAME_WIDTH,)})
     policy = build_policy(config, statistics([part]))
     assert policy.used == 7 + (BLOB_WIDTH if coloured else FRAME_WIDTH)  # type: ignore[attr-defined]
-    assert policy.act(frames[0], states[0]).shape == (6,)
+    assert policy.act({"top": frames[0], "wrist": frames[1]}, states[0]).shape == (6,)
 
 
-def test_rows_that_are_no_numbers_are_left_out() -> None:
-    states, actions = np.zeros((10, 2)), np.zeros((10, 1))
-    states[3], actions[8] = np.nan, np.inf
-    part = episode_samples(4, states, actions)
-    assert len(part) == 10 - 1 - 4  # the state's own row, and the four chunks that hold the action
-    assert np.isfinite(part.features).all() and np.isfinite(part.actions).all()
+def test_a_camera_that_is_missing_is_named(learned: Policy) -> None:
+    draw = np.random.default_rng(0)
+    states, frames = draw.normal(size=(30, 3)).astype(np.float32), draw.integers(0, 255, (30, 64, 48, 3)).astype(np.uint8)
+    policy, _ = learn("keypoints", [moments(KEYPOINTS.observe(states, {"top": frames}), states)], TINY.model_copy(update={"steps": 0}), 3, ("top",))
+    with pytest.raises(ValueError, match=r"the camera 'top', and it is not among \['wrist'\]"):
+        policy.act({"wrist": frames[0]}, states[0])

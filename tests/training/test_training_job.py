@@ -36,10 +36,10 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DayDataset]:
     return store, demo_day(store, folder, 12)
 
 
-def left_behind(store: Store, base: str) -> None:
+def left_behind(store: Store, base: str, source: str) -> None:
     for step in (20, 40):
         name = f"checkpoints/{step:09d}.safetensors"
-        store.put(f"attempts/{base}/a1/killed/{name}", store.get(f"attempts/alone/a1/first/{name}"))
+        store.put(f"attempts/{base}/a1/killed/{name}", store.get(f"attempts/{source}/a1/first/{name}"))
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,9 @@ def alone(day: tuple[Store, DayDataset], local_ray: None) -> DayResult:
 
 
 @pytest.fixture(scope="module")
-def trained(day: tuple[Store, DayDataset], alone: DayResult) -> DayResult:
-    """Trained by two workers from where a driver with one was lost."""
+def trained(day: tuple[Store, DayDataset], local_ray: None) -> DayResult:
+    """Trained by two workers on decoded episodes that stay in memory."""
     store, dataset = day
-    left_behind(store, "base")
     return run(config(store, dataset), execution(store, "first"))[DAY]
 
 
@@ -68,17 +67,27 @@ def test_a_model_with_its_lineage(day: tuple[Store, DayDataset], trained: DayRes
     assert of_day["manifest_sha256"] == dataset.manifest_sha256
     assert trained.counts["episodes"] == len(ids - held_out) and trained.counts["held_out"] == len(held_out)
     assert trained.counts["frames"] == sum(episode.length for episode in episodes_of(store, dataset) if episode.episode_id not in held_out)
-    assert trained.shown["resumed_from_step"].value == 40
+    assert trained.shown["resumed_from_step"].value == 0
     assert trained.counts["steps"] == 60 == lineage["steps"]
     assert lineage["metrics"]["loss"] < lineage["metrics"]["first_loss"]
     assert trained.shown["training_curve"].value.startswith("![training curve](data:image/png;base64,")
     assert len(trained.shown["training_curve"].value) < 200_000
 
 
+def test_streamed_and_resumed_by_two_workers_is_the_same_model(trained: DayResult, day: tuple[Store, DayDataset]) -> None:
+    """Nothing fits in memory: Ray Data decodes ahead, from the step on where a driver was lost."""
+    store, dataset = day
+    left_behind(store, "streamed", "base")
+    streaming = config(store, dataset, settings=SETTINGS.model_copy(update={"resident_mb": 0}))
+    result = run(streaming, execution(store, "second", base="streamed"))[DAY]
+    assert result.shown["resumed_from_step"].value == 40
+    assert result.output["model"] == trained.output["model"]
+
+
 def test_a_driver_lost_after_step_40_is_continued_to_the_same_model(alone: DayResult, day: tuple[Store, DayDataset], local_ray: None) -> None:
     """What a killed driver leaves behind: its checkpoints, and no closed.json."""
     store, dataset = day
-    left_behind(store, "again")
+    left_behind(store, "again", "alone")
     result = run(config(store, dataset, settings=ALONE), execution(store, "second", base="again"))[DAY]
     assert result.shown["resumed_from_step"].value == 40
     assert result.output["model"] == alone.output["model"]
@@ -125,7 +134,7 @@ def test_the_commonest_shape_is_learned_and_the_rest_counted(store: Store, tmp_p
     rows = [add_episode(store, tmp_path, number, draw.normal(size=(20, d)), draw.normal(size=(20, a)), None) for number, (d, a) in enumerate(sizes)]
     chosen = select(store, [pack_rows(store, rows)], every=0)
     assert {len(episode.state_names) for episode in chosen.train} == {7}
-    assert (len(chosen.train), chosen.other_shape, chosen.camera) == (3, 1, None)
+    assert (len(chosen.train), chosen.other_shape, chosen.cameras) == (3, 1, ())
 
 
 def test_held_out_is_about_one_in_n_and_by_id_alone() -> None:
