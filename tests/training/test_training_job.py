@@ -37,9 +37,8 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DayDataset]:
 
 
 def left_behind(store: Store, base: str, source: str) -> None:
-    for step in (20, 40):
-        name = f"checkpoints/{step:09d}.safetensors"
-        store.put(f"attempts/{base}/a1/killed/{name}", store.get(f"attempts/{source}/a1/first/{name}"))
+    name = "checkpoints/000000040.safetensors"
+    store.put(f"attempts/{base}/a1/killed/{name}", store.get(f"attempts/{source}/a1/first/{name}"))
 
 
 @pytest.fixture(scope="module")
