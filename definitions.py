@@ -9,13 +9,13 @@ from orchestration.evaluation.assets import champion, curation_effect, evaluatio
 from orchestration.ingest.assets import episodes, uploads
 from orchestration.placement.asset import placement
 from orchestration.steps import Flywheel
-from orchestration.training.assets import policy
+from orchestration.training.assets import policy, tuning
 from orchestration.triggers import jobs, sensors
 
 defs = dg.Definitions(
-    assets=[uploads, episodes, measurements, verdicts, curated_dataset, placement, dataset_at_compute, policy, evaluation, champion, curation_effect],
+    assets=[uploads, episodes, measurements, verdicts, curated_dataset, placement, dataset_at_compute, tuning, policy, evaluation, champion, curation_effect],
     asset_checks=checks.ALL,
-    jobs=[jobs.index_uploads, jobs.curate, jobs.learn, jobs.study, jobs.promote, jobs.rollback],
+    jobs=[jobs.index_uploads, jobs.curate, jobs.learn, jobs.tune, jobs.study, jobs.promote, jobs.rollback],
     sensors=[sensors.arrivals, sensors.changed, sensors.reconciler, sensors.sweeper],
     schedules=[sensors.daily],
     resources={"flywheel": Flywheel()},

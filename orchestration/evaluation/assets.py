@@ -13,7 +13,7 @@ from orchestration.placement.decision import Decision
 from orchestration.placement.following import arrived, placed
 from orchestration.settings import Settings
 from orchestration.steps import Flywheel, Planned, heavy, light_days, needed, publish_light, run_info
-from orchestration.training.assets import START, policy, view_of
+from orchestration.training.assets import START, TUNING, policy, view_of
 from ray_jobs.seam.configs import EffectConfig, EvaluateConfig
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown, read_pointer
@@ -62,7 +62,7 @@ def evaluation(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterato
     def planned(decision: Decision | None) -> Planned:
         nonlocal unmet
         view, read = view_of(store, day, decision)
-        unmet = prerequisites.unmet(day, found, {each: seen for each, seen in trained.inputs.items() if each != START}, read)
+        unmet = prerequisites.unmet(day, found, {each: seen for each, seen in trained.inputs.items() if each not in (START, TUNING)}, read)
         data = decision.store if decision else settings.compute_config()
 
         def config(days: tuple[str, ...]) -> EvaluateConfig:

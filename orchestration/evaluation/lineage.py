@@ -89,6 +89,7 @@ def _made(store: Store, prefix: str, lineage: Row, made: list[Pointer]) -> list[
         f"  seeds       training {settings.get('seed')}",
         *_selection(lineage.get("selection"), settings),
         *_started(store, lineage),
+        *_tuned(lineage.get("tuned")),
         f"  settings    {', '.join(f'{name} {value}' for name, value in sorted(settings.items()) if name not in WRITTEN)}",
         f"  metrics     {', '.join(f'{name} {value:.4g}' for name, value in sorted(lineage['metrics'].items()))}",
     ]
@@ -115,6 +116,13 @@ def _started(store: Store, lineage: Row) -> list[str]:
         return ["  started     from fresh weights"]
     told = [f"{prefix}, trained {older['steps']} steps on {_days(older)}" if older else f"{prefix}, which is not there any more" for prefix, older in chain]
     return [f"  {'started' if not number else '':<11} from {line}" for number, line in enumerate(told)]
+
+
+def _tuned(search: Row | None) -> list[str]:
+    if search is None:
+        return []
+    as_set = f", against {search['error_as_set']:.3f} of the settings as they stand" if search["error_as_set"] is not None else ""
+    return [f"  tuned       the best of {search['trials']} trials of {search['day']}: action error {search['error']:.3f}{as_set} ({search['evidence']})"]
 
 
 def _days(lineage: Row) -> str:

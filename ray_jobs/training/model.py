@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ray_jobs.seam.configs import Tuned
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.layout import model_prefix
 from ray_jobs.seam.model import Strict, canonical
@@ -48,6 +49,7 @@ class Lineage(Strict):
     seconds: float
     selection: Selected | None = None  # what the conditions and the mixture in `settings` came to
     started_from: str | None = None  # the model whose weights and statistics it went on from
+    tuned: Tuned | None = None  # the search that learning_rate, batch and policy in `settings` come from
 
 
 def content_hash(policy: Policy) -> str:
