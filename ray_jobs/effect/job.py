@@ -17,8 +17,8 @@ from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
-from ray_jobs.training.ingest import is_held_out
 from ray_jobs.training.samples import Moments
+from ray_jobs.training.selection import is_held_out
 
 EPISODES_PER_TASK = 32
 

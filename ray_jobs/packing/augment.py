@@ -2,7 +2,7 @@
 
 Off unless PackConfig.augment says otherwise. What is drawn follows from the seed and the episode's id alone. A copy is marked in every row
 of the data, in meta/episodes and in its provenance, with the episode it was made of; it is never held out, and never made of one that is
-(ray_jobs/training/ingest.py).
+(ray_jobs/training/selection.py).
 """
 
 import hashlib

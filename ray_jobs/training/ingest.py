@@ -1,17 +1,13 @@
-"""From a view of day datasets to training rows: which episodes, which are held out, and how one is read."""
+"""From packed episodes to training rows: how a piece of one is read."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from ray_jobs.packing.video import CorruptVideo
-from ray_jobs.packing.view import PackedEpisode, episodes_of, iter_frames, read_rows
-from ray_jobs.seam.configs import DayDataset
+from ray_jobs.packing.view import PackedEpisode, iter_frames, read_rows
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import Store
@@ -19,46 +15,6 @@ from ray_jobs.training.features import Extractor, Observation
 from ray_jobs.training.samples import Moments, join, moments
 
 FRAMES_AT_ONCE = 64  # decoded frames in memory, whatever an episode's length
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Episodes of one shape (state, action and cameras by name). `other_shape` counts those that do not have it."""
-
-    train: tuple[PackedEpisode, ...]
-    held_out: tuple[PackedEpisode, ...]
-    other_shape: int
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """By name."""
-        return tuple(sorted((self.train or self.held_out)[0].cameras))
-
-
-def is_held_out(episode_id: str, every: int) -> bool:
-    """True for about one episode in `every` (0: none), by its id alone: the same in every view and for every model."""
-    return every > 0 and int(hashlib.sha256(episode_id.encode()).hexdigest()[:8], 16) % every == 0
-
-
-def select(store: Store, view: Iterable[DayDataset], every: int) -> Selection:
-    """The view's episodes that have actions, of the commonest shape. A synthetic copy is never held out, nor trained on where its source is held out.
-
-    Raises NotFound or DataError for a dataset that is not whole."""
-    episodes = [episode for dataset in view for episode in episodes_of(store, dataset) if episode.action_names]
-    shapes = Counter(_shape(episode) for episode in episodes)
-    if not shapes:
-        return Selection((), (), 0)
-    chosen = min(shapes, key=lambda shape: (-shapes[shape], shape))
-    fitting = [episode for episode in episodes if _shape(episode) == chosen]
-    return Selection(
-        train=tuple(episode for episode in fitting if not is_held_out(episode.source_episode_id, every)),
-        held_out=tuple(episode for episode in fitting if not episode.synthetic and is_held_out(episode.source_episode_id, every)),
-        other_shape=len(episodes) - len(fitting),
-    )
-
-
-def _shape(episode: PackedEpisode) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    return episode.state_names, episode.action_names, tuple(sorted(episode.cameras))
 
 
 class Part(Strict):

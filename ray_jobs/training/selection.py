@@ -53,6 +53,11 @@ class Selection:
     held_out: tuple[PackedEpisode, ...]
     told: Selected
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """By name."""
+        return tuple(sorted((self.train or self.held_out)[0].cameras))
+
 
 Test = Callable[[PackedEpisode], bool]
 

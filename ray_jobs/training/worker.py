@@ -14,6 +14,7 @@ from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training import checkpoint
 from ray_jobs.training.features import find_extractor
 from ray_jobs.training.loop import State, fresh, train
+from ray_jobs.training.model import read_model
 from ray_jobs.training.policy import build_policy
 from ray_jobs.training.samples import Moments
 from ray_jobs.training.spec import PolicyConfig, Statistics
@@ -21,7 +22,7 @@ from ray_jobs.training.stream import batches, resident
 
 
 class Order(Strict):
-    """What the workers are told. `executions`: where checkpoints may lie; the first is where they are written."""
+    """What the workers are told. `executions`: where checkpoints may lie; the first is where they are written. `start`: a model to go on from."""
 
     store: StoreConfig
     executions: tuple[str, ...]
@@ -29,6 +30,7 @@ class Order(Strict):
     settings: TrainSettings
     config: PolicyConfig
     statistics: Statistics
+    start: str | None = None
 
 
 def failure_key(execution: str) -> str:
@@ -47,6 +49,8 @@ def train_worker(told: dict[str, Any]) -> None:
     torch.manual_seed(settings.seed)
     policy = build_policy(order.config, order.statistics)
     found = checkpoint.newest(store, order.executions, order.subject) if rank == 0 else None
+    if order.start and rank == 0 and found is None:
+        policy.load(read_model(store, order.start).tensors())
     state = _agree(found or fresh(policy), world)
 
     def reduce(vector: torch.Tensor) -> None:

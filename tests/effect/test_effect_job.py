@@ -22,7 +22,8 @@ from ray_jobs.seam.layout import episode_prefix
 from ray_jobs.seam.proportions import wilson
 from ray_jobs.seam.store import Store
 from ray_jobs.training.features import KEYPOINTS
-from ray_jobs.training.ingest import Part, is_held_out, read_parts
+from ray_jobs.training.ingest import Part, read_parts
+from ray_jobs.training.selection import is_held_out
 from tests.training.recorded import DAY, FIRST_SEED, add_episode, demonstrations, pack_rows, tables
 
 TRAINING = TrainSettings(steps=40, batch=32, holdout=4, seed=7)

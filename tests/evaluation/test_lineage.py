@@ -113,12 +113,21 @@ def packed() -> list[PackedEpisode]:
     """Three of the task, one of them held out and one of the other robot; and two of another."""
     names = [next(name for name in (f"{number:032x}" for number in range(start, start + 99)) if is_held_out(name, 10) == held) for start, held in
              ((100, False), (200, False), (300, True), (400, False), (500, False))]  # fmt: skip
-    plain = {"synthetic": False, "dataset": "d", "day": MONDAY, "upload": "u", "tags": {}, "scores": {}, "length": 9, "fps": 3, "file": "f", "row_group": 0}
+    plain: dict[str, Any] = {
+        "synthetic": False,
+        "dataset": "d",
+        "day": MONDAY,
+        "upload": "u",
+        "tags": {},
+        "scores": {},
+        "length": 9,
+        "fps": 3,
+        "file": "f",
+        "row_group": 0,
+    }
     plain |= {"state_names": ("a",), "action_names": ("b",), "cameras": {}}
     return [
-        PackedEpisode.model_validate(
-            {**plain, "episode_id": name, "source_episode_id": name, "episode_index": number, "task": task, "robot": "arm-2" if number == 1 else "arm-1"}
-        )
+        PackedEpisode(episode_id=name, source_episode_id=name, episode_index=number, task=task, robot="arm-2" if number == 1 else "arm-1", **plain)
         for number, (name, task) in enumerate(zip(names, ("stack", "stack", "stack", "pour", "pour"), strict=True))
     ]
 

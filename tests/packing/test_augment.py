@@ -16,9 +16,9 @@ from ray_jobs.driver import Execution
 from ray_jobs.packing.augment import apply, draw, expand
 from ray_jobs.packing.job import run
 from ray_jobs.packing.view import PackedEpisode, episodes_of, read_episode_arrays
-from ray_jobs.seam.configs import AugmentSettings, DayDataset
+from ray_jobs.seam.configs import AugmentSettings, DayDataset, SelectionSettings
 from ray_jobs.seam.store import Store
-from ray_jobs.training.ingest import is_held_out, select
+from ray_jobs.training.selection import is_held_out, select
 from tests.packing.made import DAY, add_episode, pack_config, packed
 
 SETTINGS = AugmentSettings(copies=2, seed=7)
@@ -93,7 +93,7 @@ def test_no_copy_is_held_out_and_none_of_a_held_out_episode_is_trained_on(store:
     names = [f"e{number}" for number in range(8)]
     rows = [add_episode(store, tmp_path, name, count=8, cameras=()) for name in names]
     dataset, _ = pack(store, rows, AugmentSettings(copies=6))
-    chosen = select(store, [dataset], 3)
+    chosen = select(store, [dataset], SelectionSettings(holdout=3))
     held = {row["episode_id"] for row in rows if is_held_out(row["episode_id"], 3)}
     assert 0 < len(held) < len(rows)
     assert {episode.episode_id for episode in chosen.held_out} == held and not any(episode.synthetic for episode in chosen.held_out)

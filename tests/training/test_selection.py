@@ -1,6 +1,7 @@
 """The selection: conditions, weights and what is held out; the same for the same episodes in whatever order."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_scores_travel_with_the_packed_episode(packed: tuple[Store, DayDataset])
     copies = [each for each in episodes_of(store, dataset) if each.synthetic]
     assert len(copies) == 6 and all((each.scores, each.tags) == (by_id[each.source_episode_id].scores, by_id[each.source_episode_id].tags) for each in copies)
     bare = episodes_of(store, dataset, tags=(), scores=("other",))
-    assert [each.model_copy(update={"tags": {}, "scores": {}}) for each in episodes_of(store, dataset)] == bare
+    assert [replace(each, tags={}, scores={}) for each in episodes_of(store, dataset)] == bare
 
 
 def test_selecting_reads_neither_data_nor_video(packed: tuple[Store, DayDataset], tmp_path: Path) -> None:
