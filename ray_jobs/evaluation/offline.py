@@ -52,6 +52,11 @@ def errors_of(store: Store, policies: Sequence["Policy"], episode: PackedEpisode
     return [_errors(found, episode) for found in sums]
 
 
+def errors_in(policy: "Policy", whole: Moments, episode: PackedEpisode) -> Errors | None:
+    """The same of an episode whose moments are in memory."""
+    return _errors(_sums(policy, whole), episode)
+
+
 def _sums(policy: "Policy", part: Moments) -> list[np.ndarray]:
     """Over the part's rows: how many, absolute and squared errors by horizon, what was done and its square."""
     count, chunk = len(part.rows), policy.chunk

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from sys import intern
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -141,15 +142,15 @@ def _episodes(store: Store, root: str, day: str, tags: Collection[str] | None, s
     ):
         found.append(
             PackedEpisode(
-                episode_id=ids[number],
-                source_episode_id=origins[number] or ids[number],
+                episode_id=intern(ids[number]),
+                source_episode_id=intern(origins[number] or ids[number]),
                 synthetic=bool(made[number]),
                 episode_index=index,
                 dataset=root,
                 day=day,
-                robot=robots[number],
+                robot=intern(robots[number]),
                 upload=uploads[number],
-                task=tasks[0],
+                task=intern(tasks[0]),
                 tags=of_tags,
                 scores=of_scores,
                 length=length,

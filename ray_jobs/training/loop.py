@@ -107,14 +107,25 @@ def _random_state(seed: int, step: int, lane: int) -> int:
     return int(np.random.SeedSequence([seed, step, lane]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def learn(policy: str, episodes: Sequence[Moments], settings: TrainSettings, state_width: int, cameras: tuple[str, ...] = ()) -> tuple[Policy, State]:
-    """A policy trained in this process on whole episodes in memory. Raises ValueError where no row is usable, DataError as `train` does."""
+def learn(
+    policy: str,
+    episodes: Sequence[Moments],
+    settings: TrainSettings,
+    state_width: int,
+    cameras: tuple[str, ...] = (),
+    weights: Sequence[float] | None = None,
+    after: Callable[[Policy, State], None] = lambda policy, state: None,
+) -> tuple[Policy, State]:
+    """A policy trained in this process on whole episodes in memory. Raises ValueError where no row is usable, DataError as `train` does.
+
+    weights: passes over each episode in an epoch. `after` is called after every step.
+    """
     settings = settings.model_copy(update={"workers": 1})
     extractor, found = find_extractor(policy), statistics(episodes)
     shapes = {name: values.shape[1:] for name, values in episodes[0].seen.items()}
     config = PolicyConfig(policy=policy, state_width=state_width, action_width=len(found.action_mean), cameras=cameras, shapes=shapes)
     torch.manual_seed(settings.seed)
     made = build_policy(config, found)
-    plan = make_plan([len(each) for each in episodes], [1.0] * len(episodes), 1, settings.seed, moment_bytes(shapes))
+    plan = make_plan([len(each) for each in episodes], weights or [1.0] * len(episodes), 1, settings.seed, moment_bytes(shapes))
     lane = batches(plan, 0, settings.micro_batch, 0, of_episodes(plan, episodes, extractor), extractor)
-    return made, train(made, {0: lane}, settings, fresh(made))
+    return made, train(made, {0: lane}, settings, fresh(made), after=lambda state: after(made, state))

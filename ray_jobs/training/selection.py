@@ -85,13 +85,14 @@ def choose(episodes: Iterable[PackedEpisode], settings: SelectionSettings) -> Se
     able = [episode for episode in ordered if episode.action_names]
     recorded = [episode for episode in able if not episode.synthetic]
     tests = [_test(condition, recorded) for condition in settings.select]
+    meets = [[test(episode) for episode in able] for test, _ in tests]
     mixture = [(part.weight, [_test(condition, recorded) for condition in part.where]) for part in settings.mixture]
     left_out: Counter[str] = Counter({"no actions": len(ordered) - len(able)})
     wanted: list[tuple[PackedEpisode, int, float]] = []  # with its part of the mixture
-    for episode in able:
+    for episode, *held in zip(able, *meets, strict=True):
         part = next((number for number, (_, where) in enumerate(mixture) if all(test(episode) for test, _ in where)), len(mixture))
         weight = mixture[part][0] if part < len(mixture) else 1.0
-        if not all(test(episode) for test, _ in tests):
+        if not all(held):
             left_out["a condition does not hold"] += 1
         elif weight == 0:
             left_out["weight 0 in the mixture"] += 1
@@ -116,7 +117,7 @@ def choose(episodes: Iterable[PackedEpisode], settings: SelectionSettings) -> Se
         trained_on=len(train),
         held_out=len(held_out),
         left_out={why: count for why, count in sorted(left_out.items()) if count},
-        conditions=tuple(Counted(text=text, episodes=sum(map(test, able))) for test, text in tests),
+        conditions=tuple(Counted(text=text, episodes=sum(held)) for (_, text), held in zip(tests, meets, strict=True)),
         mixture=tuple(_parts(mixture, parts)),
     )
     return Selection(tuple(train), tuple(weights), tuple(held_out), told)
