@@ -66,6 +66,7 @@ class Planned:
     day_inputs: dict[str, dict[str, str]]  # day -> what was read -> its digest, absences listed
     config_for: Callable[[tuple[str, ...]], JobConfig]
     finish: Callable[[str, DayResult], DayResult] | None = None
+    redo: frozenset[str] = frozenset()  # days to make again though nothing has changed
 
 
 def needed(pointer: Pointer | None, otherwise: str) -> Pointer:
@@ -111,6 +112,7 @@ def launch(context: dg.AssetExecutionContext, flywheel: Flywheel, planned: Plann
         day_inputs=planned.day_inputs,
         config_for=lambda days: planned.config_for(days).model_dump(mode="json"),
         finish=planned.finish,
+        redo=planned.redo,
         code=code().sha256,
         placed=placed,
         deployment=flywheel.settings.deployment,

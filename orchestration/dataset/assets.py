@@ -7,6 +7,7 @@ from dataclasses import replace
 import dagster as dg
 
 from orchestration.curation.assets import verdicts
+from orchestration.dataset.sweep import MANIFEST
 from orchestration.launching.work import Outcome
 from orchestration.partitions import DAILY, window
 from orchestration.placement.asset import decision_for, placement
@@ -14,8 +15,9 @@ from orchestration.placement.decision import COPIES, Decision
 from orchestration.settings import Settings
 from orchestration.steps import Flywheel, Planned, heavy, launch, metadata, needed, told
 from ray_jobs.seam.configs import CopyConfig, CopySettings, DayDataset, PackConfig
-from ray_jobs.seam.results import read_pointer
-from ray_jobs.seam.store import Store
+from ray_jobs.seam.errors import FlywheelError
+from ray_jobs.seam.results import Pointer, read_pointer
+from ray_jobs.seam.store import Store, StoreConfig
 
 GROUP = "dataset"
 
@@ -52,6 +54,7 @@ def curated_dataset(context: dg.AssetExecutionContext, flywheel: Flywheel) -> It
             settings={"keep": ["kept"], **({"augment": settings.augment.model_dump()} if settings.augment else {})},
             day_inputs={day: {"verdicts": pointer.output_digest} for day, pointer in judged.items()},
             config_for=config,
+            redo=gone(context, settings.store_config(), {day: read_pointer(store, "curated_dataset", day) for day in judged}),
         ),
     )
 
@@ -82,7 +85,9 @@ def bring(context: dg.AssetExecutionContext, flywheel: Flywheel, where: Mapping[
     outcome = Outcome(days={})
     for region, days in places.items():
         wanted = days if region is None else sorted({*days, *(each for day in days for each in window(day) if _has_data(flywheel.store, each))})
-        done = launch(context, flywheel, _copying(flywheel, tuple(wanted), decisions.get(region or "")), tuple(wanted), flywheel.settings.target_of(COPIES))
+        done = launch(
+            context, flywheel, _copying(context, flywheel, tuple(wanted), decisions.get(region or "")), tuple(wanted), flywheel.settings.target_of(COPIES)
+        )
         for each in set(wanted) - set(days):
             if (also := done.days[each]).state == "published" and also.pointer:
                 context.log_event(dg.AssetMaterialization(COPIES, partition=each, metadata=metadata(also.pointer)))
@@ -96,22 +101,39 @@ def _has_data(store: Store, day: str) -> bool:
     return pointer is not None and bool(pointer.output.get("dataset"))
 
 
-def _copying(flywheel: Flywheel, wanted: tuple[str, ...], decision: Decision | None) -> Planned:
+def _copying(context: dg.AssetExecutionContext, flywheel: Flywheel, wanted: tuple[str, ...], decision: Decision | None) -> Planned:
     settings, store = flywheel.settings, flywheel.store
     packed = {day: needed(read_pointer(store, "curated_dataset", day), f"{day} is not packed: materialize `curated_dataset` first") for day in wanted}
     destination = decision.store if decision else settings.compute_config()
+    asset = decision.copies if decision else COPIES
 
     def config(days: tuple[str, ...]) -> CopyConfig:
         datasets = {day: DayDataset(**packed[day].output["dataset"]) for day in days if packed[day].output.get("dataset")}
         return CopyConfig(store=settings.store_config(), days=days, destination=destination, datasets=datasets, settings=_copy_settings(settings, decision))
 
     return Planned(
-        asset=decision.copies if decision else COPIES,
+        asset=asset,
         module="ray_jobs.transfer",
         settings={"destination": destination.url},
         day_inputs={day: {"dataset": pointer.output_digest or "no data"} for day, pointer in packed.items()},
         config_for=config,
+        redo=gone(context, destination, {day: read_pointer(store, asset, day) for day in wanted}),
     )
+
+
+def gone(context: dg.AssetExecutionContext, config: StoreConfig, published: Mapping[str, Pointer | None]) -> frozenset[str]:
+    """Days whose dataset was published and has no manifest in the store any more: somebody has emptied it, or wants it made again."""
+
+    prefixes = {day: dataset["prefix"] for day, pointer in published.items() if pointer and (dataset := pointer.output.get("dataset"))}
+    try:
+        store = Store(config)
+        found = frozenset(day for day, prefix in prefixes.items() if not store.exists(f"{prefix}/{MANIFEST}"))
+    except FlywheelError as error:  # if there is work to do, the job will say the same, and be tried again
+        context.log.warning(f"what was published is taken to be there: {error}")
+        return frozenset()
+    for day in sorted(found):
+        context.log.warning(f"{day} is made again: the manifest of its dataset is gone from {config.url}")
+    return found
 
 
 def _copy_settings(settings: Settings, decision: Decision | None) -> CopySettings:

@@ -24,7 +24,7 @@ BUDGET_S = 15.0  # of one round; a sensor may take 60, and the attempts have 25
 AT_ONCE = 16
 ASSETS = ("curated_dataset", "dataset_at_compute")  # the second also as dataset_at_compute@<region>
 UPLOADS_IN = ("datasets", "episodes", "models")
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"  # without it a dataset is not whole
 
 
 @dataclass(frozen=True)

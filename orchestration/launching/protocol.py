@@ -121,7 +121,7 @@ class _Step:
                 pointer = yield from current(work.asset, day, budget)
                 if pointer is not None and pointer.generation > self.run.generation:
                     self.outcomes[day] = DayOutcome("superseded", pointer, pointer.generation)
-                elif pointer is not None and pointer.input_digest == work.input_digest(day) and not work.force:
+                elif pointer is not None and pointer.input_digest == work.input_digest(day) and day not in work.redo:
                     self.outcomes[day] = DayOutcome("unchanged", pointer)
                 else:
                     todo.append(day)

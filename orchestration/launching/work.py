@@ -54,7 +54,7 @@ class Work:
     finish: Callable[[str, DayResult], DayResult] | None = None  # what orchestration adds before a day is published: a gate's verdict
     resources: Resources = field(default_factory=Resources)
     budgets: Budgets = field(default_factory=Budgets)
-    force: bool = False  # make days again that are unchanged
+    redo: frozenset[str] = frozenset()  # days to make again though nothing has changed: what they published is gone
     placed: str = ""  # the placement's decision, if one says where: another one is another base, but makes no day anew
     deployment: str = "local"
 
@@ -87,7 +87,7 @@ def base_of(work: Work, run: RunInfo) -> str:
     span = days[0][:8] if days[0] == days[1] else f"{days[0][:8]}-{days[1][-4:]}"
     asset = re.sub(r"[^a-z0-9]+", "-", work.asset.lower())[:16].strip("-")
     days_wanted = [work.input_digest(day) for day in work.days]
-    meant = digest(run.root_run_id, work.deployment, work.asset, work.module, days_wanted, work.config_for(work.days), work.force, work.placed)
+    meant = digest(run.root_run_id, work.deployment, work.asset, work.module, days_wanted, work.config_for(work.days), sorted(work.redo), work.placed)
     return f"{asset}-{span}-{meant[:12]}"
 
 

@@ -75,7 +75,7 @@ def _one_line(message: str | None, error: object) -> str:
 def progress_line(label: str, asset: str, message: dict[str, object]) -> str:
     """One line of progress: 2026-01-05  measurements  image 12/36 episodes, 4.1/s, 6 s left."""
     done, total, elapsed = float(str(message.get("done", 0))), float(str(message.get("total", 0))), float(str(message.get("elapsed_s", 0)))
-    rate = done / elapsed if elapsed > 0 else 0.0
+    rate = float(str(message.get("rate") or (done / elapsed if elapsed > 0 else 0.0)))
     left = f", {(total - done) / rate:.0f} s left" if rate and total > done else ""
     label = str(message.get("day") or label)
     return f"{label}  {asset:<19} {message.get('stage', '')} {done:.0f}/{total:.0f} {message.get('unit', '')}, {rate:.1f}/s{left}"

@@ -57,8 +57,8 @@ def read_manifest(store: Store, dataset: DayDataset) -> tuple[Manifest, bytes]:
     """The manifest and its bytes. Raises NotFound where there is none, DataError where it is not the one that was packed."""
     data = store.get(f"{dataset.prefix}/{NAME}")
     if hashlib.sha256(data).hexdigest() != dataset.manifest_sha256:
-        raise DataError(f"{store.config.url}/{dataset.prefix}/{NAME} is not the manifest that was packed: pack {dataset.day} again")
+        raise DataError(f"{store.config.url}/{dataset.prefix}/{NAME} is not the manifest that was packed: delete it and pack {dataset.day} again")
     try:
         return Manifest.model_validate_json(data), data
     except ValidationError as error:
-        raise DataError(f"{store.config.url}/{dataset.prefix}/{NAME} is not a manifest of this version: pack {dataset.day} again") from error
+        raise DataError(f"{store.config.url}/{dataset.prefix}/{NAME} is not a manifest of this version: delete it and pack {dataset.day} again") from error

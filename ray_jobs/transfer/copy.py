@@ -1,6 +1,7 @@
 """Copy one object, or find it already right: constant memory, SHA-256 taken in flight and compared before anything is visible."""
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,13 @@ from obstore import exceptions as failures
 from ray_jobs.seam.errors import DataError, NotFound, StoreError
 from ray_jobs.seam.store import PART_BYTES, Entry, Store, failure
 from ray_jobs.transfer.meter import Meter
-from ray_jobs.transfer.plan import Item
+from ray_jobs.transfer.plan import PACK_AGAIN, Item
 
 READ_AHEAD = 3  # parts of one large object that are read beside the one being hashed
 WRITES_AT_ONCE = 2  # parts of one large object being written
 MOST_PARTS = 10_000  # of one S3 multipart upload
+ENDING_S = 600.0  # how long a store may put the parts of an upload together after the client has stopped waiting for it
+LOOK_S = 2.0
 LARGE = PART_BYTES  # an object of more bytes is read by ranges and written in parts
 
 
@@ -40,7 +43,7 @@ def copy(source: Store, destination: Store, item: Item, meter: Meter) -> str:
             if last:
                 raise
         except WriteFailed as error:
-            if (etag := _written_all_the_same(destination, item)) is not None:
+            if (etag := _written_all_the_same(destination, item, meter, ENDING_S if error.ending else 0.0)) is not None:
                 return etag
             if last or not error.damaged:
                 raise
@@ -48,9 +51,13 @@ def copy(source: Store, destination: Store, item: Item, meter: Meter) -> str:
 
 
 class WriteFailed(StoreError):
-    """The destination did not confirm the write. `damaged`: it says that the bytes did not arrive as they were sent."""
+    """The destination did not confirm the write. `damaged`: it says that the bytes did not arrive as they were sent.
+
+    `ending`: it knows no such upload. So an earlier request to end it did, or still does: gigabytes take it longer than one request may.
+    """
 
     damaged = False
+    ending = False
 
 
 def _small(source: Store, destination: Store, item: Item, meter: Meter) -> str:
@@ -112,8 +119,7 @@ def _condition(item: Item) -> Any:
 def _compare(seen: Any, size: int, source: Store, item: Item) -> None:
     if size != item.size or seen.hexdigest() != item.sha256:
         raise Mismatch(
-            f"{source.config.url}/{item.key} does not have the content that its manifest names ({size} bytes read): "
-            "delete it and pack the day again; nothing of it was published"
+            f"{source.config.url}/{item.key} does not have the content that its manifest names ({size} bytes read): nothing of it was published; {PACK_AGAIN}"
         )
 
 
@@ -130,13 +136,21 @@ def holds(store: Store, entry: Entry, item: Item) -> bool:
     return seen.hexdigest() == item.sha256
 
 
-def _written_all_the_same(destination: Store, item: Item) -> str | None:
-    """The etag of the object where it is the manifest's: the write had succeeded and its answer was lost."""
-    try:
-        there = destination.head(item.key)
-        return there.etag if holds(destination, there, item) else None
-    except StoreError:  # the write's own error says more
-        return None
+def _written_all_the_same(destination: Store, item: Item, meter: Meter, patience_s: float) -> str | None:
+    """The etag of the object where it is the manifest's, or becomes it within that time: the write had succeeded and its answer was lost."""
+    deadline, looked_at = time.monotonic() + patience_s, None
+    while True:
+        try:
+            there = destination.head(item.key)
+            if there.etag != looked_at and holds(destination, there, item):
+                return there.etag
+            looked_at = there.etag
+        except NotFound:
+            pass
+        except StoreError:  # the write's own error says more
+            return None
+        if time.monotonic() >= deadline or meter.stopped.wait(LOOK_S):
+            return None
 
 
 @contextmanager
@@ -144,11 +158,11 @@ def _reading(source: Store, item: Item) -> Iterator[None]:
     try:
         yield
     except failures.PreconditionError as error:
-        raise DataError(f"{source.config.url}/{item.key} changed while it was being copied: a dataset is immutable, pack the day again") from error
+        raise DataError(f"{source.config.url}/{item.key} changed while it was being copied: a dataset is immutable; {PACK_AGAIN}") from error
     except (failures.BaseError, OSError) as error:
         told = failure(error, "read", source.config, item.key)
         if isinstance(told, NotFound):
-            raise DataError(f"{source.config.url}/{item.key} vanished while it was being copied: pack the day again") from error
+            raise DataError(f"{source.config.url}/{item.key} vanished while it was being copied: {PACK_AGAIN}") from error
         raise told from error
 
 
@@ -162,6 +176,7 @@ def _writing(destination: Store, item: Item) -> Iterator[None]:
             raise told from error
         failed = WriteFailed(str(told))
         failed.damaged = any(f"<Code>{code}</Code>" in str(error) for code in _DAMAGED)
+        failed.ending = "<Code>NoSuchUpload</Code>" in str(error)
         raise failed from error
 
 

@@ -6,6 +6,7 @@ there are several. After a last look at counts and sizes, manifest.json goes las
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ray_jobs.driver import Execution, peak_memory
@@ -68,13 +69,15 @@ class Job:
         Raises DataError (NotFound beside it) naming the object whose content is wrong or missing, budget.Spent, StoreError where a store fails.
         """
         started = time.monotonic()
-        manifest, data = read_manifest(self.source, dataset)
+        with ThreadPoolExecutor(2) as pool:  # the destination lists, which takes longest, while the rest is read
+            listed = pool.submit(listing, self.destination, dataset.prefix)
+            noted = pool.submit(receipts.read, self.destination, dataset.manifest_sha256)
+            manifest, data = read_manifest(self.source, dataset)
+            there, known = listed.result(), noted.result()
         items = named(dataset.prefix, manifest.files)
-        there = listing(self.destination, dataset.prefix)
-        known = receipts.read(self.destination, dataset.manifest_sha256)
         todo = [item for item in items if not receipts.proven(item, there.get(item.key), known)]
         todo = freeze(self.source, dataset.prefix, todo) if todo else []
-        progress = _Progress(self.execution, self.settings, dataset.day, manifest.total_bytes, sum(item.size for item in todo))
+        progress = Progress(self.execution, self.settings, dataset.day, manifest.total_bytes, sum(item.size for item in todo))
         totals = self._carry(dataset, todo, there, known, progress) if todo else Totals()
         if todo:
             there = listing(self.destination, dataset.prefix)
@@ -86,7 +89,7 @@ class Job:
         shown = self._shown(dataset, manifest.total_bytes, len(items), len(todo), totals, time.monotonic() - started)
         return DayResult(counts=counts, output={"dataset": dataset.model_dump(mode="json")}, output_digest=dataset.manifest_sha256, shown=shown)
 
-    def _carry(self, dataset: DayDataset, todo: list[Item], there: dict[str, Entry], known: set[receipts.Receipt], progress: "_Progress") -> Totals:
+    def _carry(self, dataset: DayDataset, todo: list[Item], there: dict[str, Entry], known: set[receipts.Receipt], progress: "Progress") -> Totals:
         """Adds the proofs to `known`."""
         before, seen = self.read_bytes, Totals()
 
@@ -148,12 +151,19 @@ class Job:
         return shown
 
 
-class _Progress:
-    """Tells how one day's copy goes, in MB so that a watcher's line reads well. A part that was read counts as done."""
+UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+
+
+class Progress:
+    """Tells how one day's copy goes, in a unit of which it has at least ten, so that a watcher's line of whole numbers says something.
+
+    A part that was read counts as done. `rate` is of what moves now; what was proven before counts as done and takes no time.
+    """
 
     def __init__(self, execution: Execution, settings: CopySettings, day: str, total: int, todo: int):
         self._execution, self._settings, self._day = execution, settings, day
         self._total, self._todo, self._started = total, todo, time.monotonic()
+        self._unit, self._bytes = next((each for each in UNITS if total >= 10 * each[1]), ("bytes", 1))
 
     def __call__(self, totals: Totals) -> None:
         seconds = time.monotonic() - self._started
@@ -162,12 +172,12 @@ class _Progress:
         message = {
             "day": self._day,
             "stage": "copy",
-            "done": round((self._total - self._todo + moved) / MB, 3),
-            "total": round(self._total / MB, 3),
-            "unit": "MB",
+            "done": round((self._total - self._todo + moved) / self._bytes, 3),
+            "total": round(self._total / self._bytes, 3),
+            "unit": self._unit,
             "elapsed_s": round(seconds, 1),
             "objects": totals.objects,
-            "mb_per_s": round(rate / MB, 3),
+            "rate": round(rate / self._bytes, 3),
             "left_s": round((self._todo - moved) / rate, 1) if rate else None,
             "egress_usd": round(cost_usd(totals.read_bytes, self._settings), 6),
             "peak_memory_bytes": peak_memory(),

@@ -7,6 +7,8 @@ from ray_jobs.packing.manifest import NAME, ManifestFile
 from ray_jobs.seam.errors import DataError
 from ray_jobs.seam.store import Entry, Store
 
+PACK_AGAIN = "delete the dataset's manifest.json there and pack the day again"
+
 
 class Item(NamedTuple):
     """One object: path below the dataset, key in both stores, bytes, SHA-256 of the manifest, and the source's etag ("" where it has none)."""
@@ -35,9 +37,9 @@ def freeze(store: Store, prefix: str, items: list[Item]) -> list[Item]:
     for item in items:
         entry = there.get(item.key)
         if entry is None:
-            raise DataError(f"{store.config.url}/{item.key} is in the manifest and not in the store: pack the day again")
+            raise DataError(f"{store.config.url}/{item.key} is in the manifest and not in the store: {PACK_AGAIN}")
         if entry.size != item.size:
-            raise DataError(f"{store.config.url}/{item.key} has {entry.size} bytes and the manifest says {item.size}: pack the day again")
+            raise DataError(f"{store.config.url}/{item.key} has {entry.size} bytes and the manifest says {item.size}: {PACK_AGAIN}")
         frozen.append(item._replace(etag=entry.etag))
     return frozen
 

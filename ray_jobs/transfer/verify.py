@@ -29,7 +29,7 @@ def verify(store: Store, prefix: str, sha256: str | None) -> tuple[Manifest, Ite
     key = f"{prefix}/{NAME}"
     data = store.get(key)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{store.config.url}/{key} is not the manifest that was packed ({sha256[:12]}): copy the day again")
+        raise DataError(f"{store.config.url}/{key} is not the manifest that was packed ({sha256[:12]}): delete it there and copy the day again")
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     where = f"{store.config.url}/{prefix}"
     if wrong:
-        print(f"{wrong} objects of {where} are not as the manifest says: delete them there and copy {manifest.day} again", file=sys.stderr)
+        print(f"{wrong} objects of {where} are not as the manifest says: delete them and {NAME} there, then copy {manifest.day} again", file=sys.stderr)
         return 1
     named_by = "the manifest's own hash is that of its pointer" if chosen.sha256 else "no pointer names this manifest, so its own hash was not compared"
     print(f"{where}: {manifest.total_files} objects, {manifest.total_bytes:,} bytes, each read back and equal to its SHA-256; {named_by}")

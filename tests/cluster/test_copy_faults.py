@@ -243,6 +243,22 @@ def test_the_answer_to_the_end_of_a_multipart_upload_is_lost(two: Pair) -> None:
     assert [seen.outcome for seen in two.back.seen()].count("lose_answer") == 1
 
 
+def test_an_upload_whose_end_takes_longer_than_a_request_may(two: Pair) -> None:
+    """Asked again, the server knows no such upload, and has no object yet: it is awaited. Here the test puts it there three seconds later."""
+    late = threading.Timer(3.0, lambda: two.destination.put_file(f"{PREFIX}/{LARGE}", two.folder / LARGE))
+
+    def ends(method: str, url: str) -> bool:
+        asked = method == "POST" and LARGE in url and "uploadId=" in url
+        if asked and not late.is_alive():
+            late.start()
+        return asked
+
+    two.back.set(Fault("answer", status=404, code="NoSuchUpload", only=ends, times=1))
+    result = two.copy()
+    assert result.status == "ok" and result.counts["copied"] == result.counts["objects"] and late.finished.is_set()
+    two.whole()
+
+
 def test_the_destination_holds_other_objects_of_these_names(two: Pair) -> None:
     two.destination.put(f"{PREFIX}/{SMALL}", b"x" * two.source.head(f"{PREFIX}/{SMALL}").size)
     two.destination.put(f"{PREFIX}/{LARGE}", b"shorter")

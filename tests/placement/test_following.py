@@ -55,6 +55,7 @@ class Scripted(Target):
     def result(self, attempt: Attempt, day: str) -> DayResult:
         if attempt.module == "ray_jobs.transfer":
             dataset = attempt.config["datasets"][day]
+            Store(StoreConfig(**attempt.config["destination"])).put(f"{dataset['prefix']}/manifest.json", b"{}")
             return DayResult(
                 counts={"bytes": GB},
                 shown={"copy_mb_per_s": Shown(type="float", value=40.0)},
@@ -216,6 +217,17 @@ def test_nothing_is_launched_or_moved_for_a_day_that_is_made(deployment: Deploym
     deployment.change(max_cost=90.0)  # other prices and caps do not make a day anew
     assert deployment.run(*ALL).success
     assert deployment.decision().id == before.id and not [attempt for target in TARGETS.values() for attempt in target.created]
+
+
+def test_a_copy_that_somebody_has_removed_is_made_again(deployment: Deployment) -> None:
+    assert deployment.run(*ALL).success
+    a = Store(deployment.decision().store)
+    a.delete(f"datasets/{DAY}/manifest.json")
+    assert deployment.run(*ALL).success
+    assert deployment.copied() == [("a", DAYS), ("a", (DAY,))], "nothing has changed, but it was not there any more"
+    assert len(generations(deployment.store, "dataset_at_compute@a", DAY)) == 2 and a.exists(f"datasets/{DAY}/manifest.json")
+    assert len(TARGETS["cheap"].created) == 1, "what was trained on it stays"
+    assert deployment.run(*ALL).success and len(deployment.copied()) == 2
 
 
 def test_new_data_is_placed_anew_and_only_it_is_copied(deployment: Deployment) -> None:

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from orchestration.local.watch import progress_line
 from ray_jobs.driver import Execution
 from ray_jobs.packing.manifest import NAME
+from ray_jobs.seam.configs import CopySettings
 from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.transfer.job import Progress
+from ray_jobs.transfer.meter import Totals
 from tests.transfer.made import PREFIX, content, make, transfer, upload
 
 
@@ -34,13 +38,21 @@ def test_progress_tells_bytes_rate_time_left_and_cost(local: tuple[Store, Store]
     told: list[dict[str, Any]] = []
     execution = Execution(source, "attempts/b/a1/x", report=told.append)
     result = transfer(source, destination, upload(dataset_folder, source), execution, bytes_per_s=8e6, egress_usd_per_gb=0.09)
-    assert {"done", "total", "mb_per_s", "left_s", "egress_usd", "elapsed_s"} <= told[0].keys()
+    assert {"done", "total", "rate", "left_s", "egress_usd", "elapsed_s"} <= told[0].keys()
     assert any(0 < message["done"] < message["total"] and message["left_s"] > 0 for message in told)
     assert told[-1]["done"] == told[-1]["total"] and told[-1]["left_s"] == 0
     size = result.counts["bytes"]
+    assert told[-1]["unit"] == "MB" and told[-1]["total"] == pytest.approx(size / 1e6, abs=1e-3)
     assert result.shown["egress_usd"].value == pytest.approx(size / 1e9 * 0.09, abs=1e-6)
     assert result.shown["copied_mb"].value == pytest.approx(size / 1e6, abs=1e-3)
     assert "14** objects" in result.shown["proof"].value and dataset_hash(result) in result.shown["proof"].value
+
+
+@pytest.mark.parametrize(("size", "line"), [(0, "0/0 bytes"), (740_000, "740/740 kB"), (9_400_000, "9400/9400 kB"), (31_000_000_000, "31/31 GB")])
+def test_a_watcher_reads_a_unit_that_says_something(local: tuple[Store, Store], size: int, line: str) -> None:
+    told: list[dict[str, Any]] = []
+    Progress(Execution(local[0], "attempts/b/a1/x", report=told.append), CopySettings(), "2026-01-05", size, size)(Totals(1, size, 1, size, size))
+    assert f" copy {line}, {told[0]['rate']:.1f}/s" in progress_line("", "dataset_at_compute", told[0])
 
 
 def dataset_hash(result: Any) -> str:
