@@ -47,7 +47,7 @@ def turn(kind: str, cluster: Cluster, seconds: float = 0.0) -> Turn:
             order = {"kind": "kuberay", "job": JOB, "seconds": seconds, "marks": [where], "kubeconfig": str(cluster.admin), "manifest": cluster.plain()}
             document = cluster.folder / "order.json"
             document.write_text(json.dumps(order))
-            (made,) = process([str(peer.environment()), str(Path(peer.__file__).with_name("asset.py")), str(document)])
+            (made,) = process([str(peer.interpreter()), str(Path(peer.__file__).with_name("asset.py")), str(document)])
         else:
             made = _bare(cluster, name, f"{JOB} {where} {seconds}")
         return {**made, **told[name]}

@@ -37,7 +37,7 @@ def run(turns: int = TURNS) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Figures, and what they were made of."""
     home = Path(tempfile.mkdtemp(prefix="fw-bench-"))
     os.environ["FLYWHEEL_HOME"] = str(home)
-    python, head = peer.environment(), Head(home)
+    python, head = peer.interpreter(), Head(home)
     seen: dict[str, list[list[Turn]]] = {kind: [] for kind in KINDS}
     try:
         state = head.ensure()

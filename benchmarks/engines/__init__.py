@@ -12,12 +12,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ray_jobs.seam.store import StoreConfig
+from tests.environments import environment
 
 HERE = Path(__file__).parent
 NAMES = ("daft",)
@@ -29,7 +29,7 @@ class Peer:
     def __init__(self, name: str, home: StoreConfig, cores: int) -> None:
         root = HERE.parents[1]
         environ = {**os.environ, "PYTHONPATH": str(root), "STORE": home.model_dump_json(), "CORES": str(cores), "DO_NOT_TRACK": "1", "DAFT_PROGRESS_BAR": "0"}
-        command = [str(_environment(name)), str(HERE / f"{name}_step.py")]
+        command = [str(environment(name, HERE / f"{name}.lock")), str(HERE / f"{name}_step.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ, cwd=root)
 
     def measure(self, names: list[str], target: Path) -> None:
@@ -59,16 +59,3 @@ def peers(home: StoreConfig, cores: int) -> Iterator[tuple[dict[str, Peer], dict
         for peer in running.values():
             peer.process.kill()
             peer.process.wait()
-
-
-def _environment(name: str) -> Path:
-    folder = HERE.parents[1] / f".venv-{name}"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        beside = Path(sys.executable).parent / "uv"
-        uv = str(beside) if beside.is_file() else "uv"
-        print(f"making {folder.name} (once)", flush=True)
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
-        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--require-hashes", "-r", str(HERE / f"{name}.lock")]
-        subprocess.run(install, check=True, env={**os.environ, "VIRTUAL_ENV": str(folder)})
-    return python

@@ -4,9 +4,7 @@ Packs small synthetic days here, then reads them in an environment of its own (.
 requirements.lock; some 8 GB on disk) with lerobot 0.4.4, and compares everything that it returns. Exits 1 on any difference.
 """
 
-import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,30 +20,10 @@ from ray_jobs.packing.view import episodes_of, iter_episodes
 from ray_jobs.seam.configs import AugmentSettings
 from ray_jobs.seam.model import canonical
 from ray_jobs.seam.store import Store, StoreConfig
+from tests.environments import environment
 from tests.packing.made import DAY, START_NS, add_episode, pack_config, packed
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-ENVIRONMENT = ROOT / ".venv-oracle"
-
-
-def environment() -> Path:
-    """The oracle's interpreter, installed where the lock changed since the last time."""
-    lock = HERE / "requirements.lock"
-    stamp, wanted = ENVIRONMENT / ".lock-sha256", hashlib.sha256(lock.read_bytes()).hexdigest()
-    python = ENVIRONMENT / "bin" / "python"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return python
-    beside = Path(sys.executable).parent / "uv"
-    uv = str(beside) if beside.is_file() else shutil.which("uv")
-    if not uv:
-        sys.exit("the oracle's environment is made with uv, and there is none: install it, or run `make setup`")
-    print(f"making {ENVIRONMENT.name} from {lock.relative_to(ROOT)} (once; some 8 GB)", flush=True)
-    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)], check=True)
-    install = [uv, "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
-    subprocess.run(install, check=True, env={**os.environ, "VIRTUAL_ENV": str(ENVIRONMENT)})
-    stamp.write_text(wanted)
-    return python
 
 
 def make_datasets(folder: Path) -> list[str]:
@@ -100,7 +78,7 @@ def numbers(store: Store, episode_id: str, camera: str, aligned: Aligned) -> np.
 
 
 def main() -> None:
-    python = environment()
+    python = environment("oracle", HERE / "requirements.lock")
     os.environ["SVT_LOG"] = "0"  # the AV1 encoder's greetings
     with tempfile.TemporaryDirectory(prefix="oracle-") as name:
         make_datasets(Path(name))
