@@ -37,6 +37,17 @@ def obstore_raw(told: dict[str, Any]) -> None:
     _all(one, (meta for batch in obstore.list(source, prefix=told["prefix"]) for meta in batch))
 
 
+def listing(told: dict[str, Any]) -> None:
+    """No copy: what a rerun must ask the destination for, whoever reruns."""
+    import obstore
+    from obstore.store import S3Store
+
+    side = told["destination"]
+    keys = {"access_key_id": side["access"], "secret_access_key": side["secret"]}
+    store = S3Store(side["bucket"], endpoint=side["endpoint"], region=side["region"], client_options={"allow_http": True}, **keys)
+    assert sum(len(batch) for batch in obstore.list(store, prefix=told["prefix"]))
+
+
 def boto3(told: dict[str, Any]) -> None:
     import boto3 as aws
     import botocore.client
@@ -86,4 +97,4 @@ def _all(work: Callable[[Any], None], items: Iterable[Any]) -> None:
 
 
 if __name__ == "__main__":
-    {"obstore": obstore_raw, "boto3": boto3, "s3fs": s3fs}[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
+    {"obstore": obstore_raw, "listing": listing, "boto3": boto3, "s3fs": s3fs}[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
