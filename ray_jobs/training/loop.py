@@ -82,7 +82,7 @@ def train(
         gradient.zero_()
         for lane, rows in lanes.items():
             batch = next(rows)
-            torch.manual_seed(_random_state(settings.seed, state.step, lane))
+            _seed(settings.seed, state.step, lane, gradient.is_cuda)
             actions, valid = (torch.from_numpy(values).to(gradient.device, non_blocking=True) for values in (batch.actions, batch.valid))
             loss = policy.loss(policy.normalised(batch.seen), actions, valid)
             found = torch.autograd.grad(loss, parameters)
@@ -102,9 +102,12 @@ def train(
     return state
 
 
-def _random_state(seed: int, step: int, lane: int) -> int:
-    """Nothing of torch's random state needs saving: it begins anew with every micro-batch."""
-    return int(np.random.SeedSequence([seed, step, lane]).generate_state(1, np.uint64)[0] >> 1)
+def _seed(seed: int, step: int, lane: int, cuda: bool) -> None:
+    """Nothing of torch's random state needs saving: it begins anew with every micro-batch. (torch.manual_seed itself walks the stack each time.)"""
+    state = int(np.random.SeedSequence([seed, step, lane]).generate_state(1, np.uint64)[0] >> 1)
+    torch.default_generator.manual_seed(state)
+    if cuda:
+        torch.cuda.manual_seed(state)
 
 
 def learn(
