@@ -97,6 +97,8 @@ def demo(days: int = DAYS) -> list[dict[str, Any]]:
                 seconds = record(settings, day)
                 seconds += loop.run("index_uploads", day)
                 seconds += loop.run("curate", day, day)
+                if settings.tuning is not None and day == names[-1] and len(names) > 1:
+                    seconds += loop.run("tune", names[-2], names[-2])
                 seconds += loop.run("learn", day, day)
                 if day == names[-1]:
                     seconds += loop.run("study", day, day)

@@ -165,6 +165,7 @@ def _publish(
             "training_curve": Shown(type="md", value=curve_picture({"loss": state.curve})),
             "selection": Shown(type="md", value=selection_table(chosen.told)),
             "started_from": Shown(type="text", value=config.start or _fresh(config)),
+            **({"tuned": Shown(type="text", value=config.tuned.evidence)} if config.tuned else {}),
             "loss": Shown(type="float", value=metrics["loss"]),
             "resumed_from_step": Shown(type="int", value=resumed),
             "seconds": Shown(type="float", value=round(seconds, 2)),

@@ -5,6 +5,7 @@ tried, on which episodes, and every number of a trial follow from the settings a
 a rung compares a trial with those that came there before it.
 """
 
+import logging
 import os
 import tempfile
 import time
@@ -156,8 +157,9 @@ def _search(config: TuningConfig, execution: Execution, study: "Study") -> None:
     """Returns when every trial is trained to the end, was stopped, or has failed. Raises what a worker raised, StoreError where Ray gave up on one."""
     from ray_jobs.training.cluster import ENVIRONMENT, told
 
-    for name, value in {**ENVIRONMENT, "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_MAX_PENDING_TRIALS_PG": "1"}.items():
+    for name, value in {**ENVIRONMENT, "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the files of the loggers that are off
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 

@@ -1,6 +1,7 @@
 """The selection: conditions, weights and what is held out; the same for the same episodes in whatever order."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from orchestration.settings import load
 from ray_jobs.driver import Execution
 from ray_jobs.packing.job import run as pack
 from ray_jobs.packing.view import PackedEpisode, episodes_of
@@ -289,3 +291,12 @@ def test_a_day_packed_before_scores_were_kept_has_none(packed: tuple[Store, DayD
     assert all(each.scores == {} and each.tags for each in episodes_of(old, dataset))
     with pytest.raises(UserError, match=r"nor any other: these days were packed before scores were kept, pack them again$"):
         select(old, [dataset], settings("select: [{field: 'score:value.rank', at_least: median}]"))
+
+
+def test_the_settings_of_the_docs_are_settings(tmp_path: Path) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "training.md").read_text(), re.DOTALL)
+    assert sum("select:" in example or "tuning:" in example or "start:" in example for example in examples) >= 3
+    for number, example in enumerate(examples):
+        document = tmp_path / f"{number}.yaml"
+        document.write_text(example)
+        load(document)
