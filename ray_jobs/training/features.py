@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from ray_jobs.training.policies.pictures import observe_pictures
+
 BLOB_WIDTH = 8
 THUMB_PX = 6
 THUMB_WIDTH = THUMB_PX * THUMB_PX * 3
@@ -78,7 +80,9 @@ def thumbnails(frames: np.ndarray) -> np.ndarray:
 
 
 KEYPOINTS = Extractor(keypoint_features, chunk=4)
-BUILT_IN = {"keypoints": KEYPOINTS}
+CNN_SEES = Extractor(observe_pictures, chunk=6, cameras="all")
+ACT_SEES = Extractor(observe_pictures, chunk=8, cameras="all")
+BUILT_IN = {"keypoints": KEYPOINTS, "cnn": CNN_SEES, "act": ACT_SEES}
 
 
 def find_extractor(policy: str) -> Extractor:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ray_jobs.seam.errors import UserError
-from ray_jobs.training.features import BLOB_WIDTH, KEYPOINTS, Observation
+from ray_jobs.training.features import Observation
 from ray_jobs.training.spec import PolicyConfig, Statistics
 
 
@@ -130,58 +130,22 @@ class Policy:
         return self
 
 
-class Keypoints(Policy):
-    """Two colour blobs, a thumbnail and proprioception into a small MLP: learns the demo's task in seconds.
-
-    The thumbnail carries what it can of pictures without a red and a green thing; the blobs are constant there and the
-    normalisation silences them.
-    """
-
-    name = "keypoints"
-    hidden: ClassVar[tuple[int, ...]] = (128, 128, 128)
-    chunk = KEYPOINTS.chunk
-
-    @staticmethod
-    def observe(states: np.ndarray, frames: dict[str, np.ndarray]) -> Observation:
-        return KEYPOINTS.observe(states, frames)
-
-    def build(self) -> nn.Module:
-        if self.config.cameras and self.blobs_seen:
-            self.used = self.config.state_width + BLOB_WIDTH
-        else:
-            (self.used,) = self.config.shapes["features"]
-        layers: list[nn.Module] = []
-        width = self.used
-        for size in self.hidden:
-            layers += [nn.Linear(width, size), nn.ReLU()]
-            width = size
-        return nn.Sequential(*layers, nn.Linear(width, self.chunk * self.config.action_width))
-
-    @property
-    def blobs_seen(self) -> bool:
-        """Both colours stand in most frames: then they say it all, and the thumbnail would only be memorised."""
-        first, mean = self.config.state_width, self.statistics.mean["features"]
-        return mean[first + 3] > 0.5 and mean[first + 7] > 0.5
-
-    def outputs(self, seen: dict[str, torch.Tensor]) -> torch.Tensor:
-        flat: torch.Tensor = self.network(seen["features"][:, 0, : self.used])
-        return flat.reshape(len(flat), self.chunk, self.config.action_width)
-
-
-POLICIES: dict[str, type[Policy]] = {Keypoints.name: Keypoints}
+BUILT_IN = {
+    "keypoints": "ray_jobs.training.policies.keypoints:Keypoints",
+    "cnn": "ray_jobs.training.policies.cnn:CNN",
+    "act": "ray_jobs.training.policies.act:ACT",
+}
 
 
 def find_policy(name: str) -> type[Policy]:
     """The class of a name in the settings: a built-in one, or "package.module:Class". Raises UserError."""
-    if name in POLICIES:
-        return POLICIES[name]
-    module, _, attribute = name.partition(":")
+    module, _, attribute = BUILT_IN.get(name, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute) if attribute else None
     except (ImportError, AttributeError) as error:
         raise UserError(f"the policy {name!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise UserError(f"the policy {name!r} is unknown: use one of {sorted(POLICIES)}, or package.module:Class of a Policy")
+        raise UserError(f"the policy {name!r} is unknown: use one of {sorted(BUILT_IN)}, or package.module:Class of a Policy")
     return found
 
 

@@ -1,0 +1,1 @@
+"""The built-in policies, one a file, and what those share that look at pictures."""
