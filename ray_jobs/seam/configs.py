@@ -252,6 +252,8 @@ class TrainSettings(SelectionSettings):
     batch: int = 128
     learning_rate: float = 2e-3
     workers: int = 2
+    min_workers: int | None = Field(default=None, ge=1)  # go on with so many where there is room for no more; None: with all or not at all
+    hang_s: float = Field(default=300.0, gt=0)  # without a finished step; then the workers begin again from the last checkpoint
     seed: int = 0
     checkpoint_every: int = 200
     resident_mb: int = Field(default=1024, ge=0)  # a decoded view up to this size stays in Ray's object store; a larger one is decoded again each epoch

@@ -6,15 +6,19 @@ out: the coordinator of a streaming split, and torch where episodes are decoded.
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
+from ray_jobs.driver import Terminated
 from ray_jobs.ray_errors import chain, class_of, telling_line
 from ray_jobs.seam.errors import DataError, FlywheelError, OutOfMemory, StoreError
+from ray_jobs.seam.store import Store
 from ray_jobs.training.samples import Moments, statistics
 from ray_jobs.training.spec import Statistics
+from ray_jobs.training.watchdog import FIRST
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -23,11 +27,13 @@ if TYPE_CHECKING:
     from ray_jobs.training.worker import Order
 
 ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default workers are polled every 2 s, and each report waits for that
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker resumes from the last checkpoint, announced or not
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # by default workers are polled every 2 s
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+LOST_GROUPS = 10  # of one execution; the next one begins with a new cluster where the target makes one
+STOPPING_S = 30.0  # from the driver's SIGTERM until the workers have written where they stand
 
 
 STATISTICS_SHARDS = 64  # evenly over the view
@@ -49,9 +55,11 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
     """Train; the result lies in the newest checkpoint of order.executions[0]. Raises StoreError where Ray gave up.
 
     `shards`: all of the reader's, decoded, or None where they are to be streamed. settings.workers=0 trains in this process, where a debugger can follow.
+    SIGTERM makes the workers write where they stand before it is raised from here.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    settings = order.settings
+    elastic = settings.min_workers is not None and settings.min_workers < settings.workers
+    _set_environment(elastic)
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -60,16 +68,47 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
     with tempfile.TemporaryDirectory(prefix="fw-train-") as folder:  # Ray Train's own notes; checkpoints go through the store
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"order": order.model_dump(mode="json"), "reader": ray.put(reader), "shards": shards},
-            torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ray.train.ScalingConfig(num_workers=order.settings.workers, resources_per_worker={"CPU": 1}),
+            train_loop_config={"order": order.model_dump(mode="json"), "reader": ray.put(reader), "shards": shards, "watched": settings.workers > 0},
+            torch_config=TorchConfig(backend="gloo", timeout_s=int(2 * FIRST * settings.hang_s)),  # the watchdog is to see it first
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=cast(int, (settings.min_workers, settings.workers) if elastic else settings.workers),  # the type is that of the old API
+                resources_per_worker={"CPU": 1},
+                placement_strategy="SPREAD",  # a lost node costs one worker, and each has its node's other cores for decoding
+            ),
             run_config=ray.train.RunConfig(
                 name="run",
                 storage_path=folder,
-                failure_config=ray.train.FailureConfig(max_failures=3),
+                failure_config=ray.train.FailureConfig(max_failures=LOST_GROUPS),
             ),
         )
-        told(trainer.fit)
+        try:
+            told(trainer.fit)
+        except Terminated as error:
+            if settings.workers and _stopped(Store(order.store), order.executions[0]):
+                raise Terminated(f"{error}; training stopped where it stood") from error
+            raise
+
+
+def _set_environment(elastic: bool) -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # A process of its own, and of no use where there is but one node to lose.
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "1" if len(ray.nodes()) > 1 else "0"
+    # Of an elastic group Ray Train counts a node that was just lost as there for up to 20 s, and waits for room on it.
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20" if elastic else "60"
+
+
+def _stopped(store: Store, execution: str) -> bool:
+    """Ask the workers to stop; whether they have, with their last step in the store, in STOPPING_S."""
+    from ray_jobs.training.gang import stop_key
+
+    store.put(stop_key(execution), b"")
+    ends = time.monotonic() + STOPPING_S
+    while time.monotonic() < ends:
+        if not store.exists(stop_key(execution)):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def told(call: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ray_jobs.driver import Execution, connect
 from ray_jobs.packing.view import PackedEpisode
 from ray_jobs.seam.configs import TrainConfig
-from ray_jobs.seam.errors import DataError, StoreError, UserError
+from ray_jobs.seam.errors import StoreError, UserError
 from ray_jobs.seam.model import digest
 from ray_jobs.seam.results import DayResult, Shown
 from ray_jobs.seam.store import Store
@@ -68,10 +68,11 @@ def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tupl
     found = begun or view_statistics(reader, shards)
     execution.progress(day, "samples", len(episodes), len(episodes))
     from ray_jobs.training import checkpoint
+    from ray_jobs.training.gang import failure
     from ray_jobs.training.policy import build_policy
-    from ray_jobs.training.worker import Order, failure_key
+    from ray_jobs.training.worker import Order
 
-    subject = digest(settings.model_dump(exclude={"checkpoint_every", "resident_mb"}), config.view, shape, config.start)
+    subject = digest(settings.model_dump(exclude={"checkpoint_every", "resident_mb", "min_workers", "hang_s"}), config.view, shape, config.start)
     executions = (execution.prefix, *execution.siblings())
     before = checkpoint.newest(execution.store, executions, subject)
     resumed = before.step if before else 0
@@ -79,8 +80,8 @@ def _train(config: TrainConfig, execution: Execution, chosen: Selection) -> tupl
     if resumed < settings.steps:
         with _watched(execution, day, settings.steps):
             fit(reader, shards, order)
-        if text := execution.store.find(failure_key(execution.prefix)):
-            raise DataError(text.decode())
+        if error := failure(execution.store, execution.prefix):
+            raise error
     state = checkpoint.newest(execution.store, executions, subject)
     if state is None or state.step < settings.steps:
         raise StoreError(f"training ended at step {state.step if state else 0} of {settings.steps} without an error: look at the workers' logs")

@@ -71,11 +71,12 @@ def train(
 ) -> State:
     """Train in place up to settings.steps. `lanes`: this process's part of them, by number, each standing at state.step.
 
-    `reduce` makes a vector the sum over all processes. `after` is called after every step, when the state is whole.
+    `reduce` makes a vector, [gradient..., loss, 0], the sum over all processes; its last place is for `reduce` itself. `after` is called after every
+    step, when the state is whole.
     Raises DataError where the loss is no number.
     """
     parameters = list(policy.network.parameters())
-    gradient = torch.empty(len(state.weights) + 1, device=state.weights.device)  # the last place carries the loss
+    gradient = torch.empty(len(state.weights) + 2, device=state.weights.device)
     since, summed = state.step, 0.0
     torch.nn.utils.vector_to_parameters(state.weights, parameters)
     while state.step < settings.steps:
@@ -86,13 +87,13 @@ def train(
             actions, valid = (torch.from_numpy(values).to(gradient.device, non_blocking=True) for values in (batch.actions, batch.valid))
             loss = policy.loss(policy.normalised(batch.seen), actions, valid)
             found = torch.autograd.grad(loss, parameters)
-            gradient += torch.cat([*(part.reshape(-1) for part in found), loss.detach().reshape(1)])
+            gradient[:-1] += torch.cat([*(part.reshape(-1) for part in found), loss.detach().reshape(1)])
         reduce(gradient)
         gradient /= settings.lanes
-        value = float(gradient[-1])
+        value = float(gradient[-2])
         if not math.isfinite(value):
             raise DataError(f"the training loss became {value} at step {state.step + 1}: lower learning_rate, or look for extreme values in the data")
-        adamw(state, gradient[:-1], *one_cycle(state.step, settings.steps, settings.learning_rate))
+        adamw(state, gradient[:-2], *one_cycle(state.step, settings.steps, settings.learning_rate))
         state.step += 1
         summed += value
         if state.step % 20 == 0 or state.step == settings.steps:

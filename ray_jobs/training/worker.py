@@ -1,5 +1,8 @@
 """What each Ray Train worker runs: its lanes of the data, the shared loop, and (rank 0) the checkpoints."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -13,12 +16,16 @@ from ray_jobs.seam.model import Strict
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training import checkpoint
 from ray_jobs.training.features import find_extractor
+from ray_jobs.training.gang import Leaving, Member, OtherFailed, drained, fail, failure
 from ray_jobs.training.loop import State, fresh, train
 from ray_jobs.training.model import read_model
-from ray_jobs.training.policy import build_policy
-from ray_jobs.training.samples import Moments
+from ray_jobs.training.policy import Policy, build_policy
+from ray_jobs.training.samples import Batch, Moments
 from ray_jobs.training.spec import PolicyConfig, Statistics
 from ray_jobs.training.stream import batches, resident
+from ray_jobs.training.watchdog import Watchdog
+
+OVER = -1  # a step
 
 
 class Order(Strict):
@@ -33,49 +40,66 @@ class Order(Strict):
     start: str | None = None
 
 
-def failure_key(execution: str) -> str:
-    return f"{checkpoint.folder(execution)}/failed.json"
-
-
 def train_worker(told: dict[str, Any]) -> None:
-    """Entry point of a worker. A failure that a retry cannot mend is left in the store: raised, it would only be retried.
+    """Entry point of a worker. Returns where training is over: finished, asked to stop, or failed in a way that a retry cannot mend.
 
     told: order (an Order), reader (a reference to the view's stream.Reader), shards (its decoded Dataset where it is small enough to stay in memory).
+    Raises Leaving where this worker's node goes, so that Ray Train begins the group again without it.
     """
     order = Order.model_validate(told["order"])
     torch.set_num_threads(1)
-    store, context = Store(order.store), ray.train.get_context()
+    store, context, execution = Store(order.store), ray.train.get_context(), order.executions[0]
     rank, world, settings = context.get_world_rank(), context.get_world_size(), order.settings
     torch.manual_seed(settings.seed)
     policy = build_policy(order.config, order.statistics)
-    found = checkpoint.newest(store, order.executions, order.subject) if rank == 0 else None
-    if order.start and rank == 0 and found is None:
-        policy.load(read_model(store, order.start).tensors())
-    state = _agree(found or fresh(policy), world)
+    if (state := _agree(_start(store, order, policy) if rank == 0 else fresh(policy), world)).step == OVER:
+        return
+    member = Member(store, execution, order.subject, settings, rank, world, state.step)
+    with Watchdog(settings.hang_s, state.step, member.hangs) if told["watched"] else nullcontext() as watchdog, member:
 
-    def reduce(vector: torch.Tensor) -> None:
-        if world > 1:
-            dist.all_reduce(vector)
+        def after(now: State) -> None:
+            if watchdog:
+                watchdog.beat(now.step)
+            member.after(now)
 
-    def after(now: State) -> None:
-        if now.step % settings.checkpoint_every == 0 or now.step == settings.steps:
-            if rank == 0:
-                checkpoint.save(store, order.executions[0], now, order.subject)
-            ray.train.report({"step": now.step, "loss": now.curve[-1][1]})
+        try:
+            train(policy, _lanes(order, told, rank, world, state.step), settings, state, member.reduce, after)
+        except OtherFailed:
+            return
+        except Leaving as left:
+            if drained():
+                raise Leaving(f"{left}: a node is being drained") from left
+            member.stopped()
+        except FlywheelError as error:
+            member.failed(error, state)
 
-    reader = ray.get(told["reader"])
+
+def _start(store: Store, order: Order, policy: Policy) -> State:
+    """Where to go on; its step is OVER where nothing can go on: an earlier group of this execution failed in a way that a retry cannot mend, or this does."""
+    over = replace(fresh(policy), step=OVER)
+    if failure(store, order.executions[0]):
+        return over
+    try:
+        if found := checkpoint.newest(store, order.executions, order.subject):
+            return found
+        if order.start:
+            policy.load(read_model(store, order.start).tensors())
+        return fresh(policy)
+    except FlywheelError as error:
+        fail(store, order.executions[0], error)
+        return over
+
+
+def _lanes(order: Order, told: dict[str, Any], rank: int, world: int, first: int) -> dict[int, Iterator[Batch]]:
+    """This worker's part of the data, each lane standing at the step `first`."""
+    settings, reader = order.settings, ray.get(told["reader"])
     if told["shards"] is not None:
         fetch = resident([Moments.from_columns(block) for block in told["shards"].iter_batches(batch_size=None, batch_format="numpy")])
     else:
         spare = int(ray.cluster_resources().get("CPU", 1)) - world
         fetch = reader.streamed(max(1, spare // settings.lanes))
     extractor = find_extractor(order.config.policy)
-    lanes = {lane: batches(reader.plan, lane, settings.micro_batch, state.step, fetch, extractor) for lane in range(rank, settings.lanes, world)}
-    try:
-        train(policy, lanes, settings, state, reduce, after)
-    except FlywheelError as error:
-        if rank == 0:
-            store.put(failure_key(order.executions[0]), str(error).encode())
+    return {lane: batches(reader.plan, lane, settings.micro_batch, first, fetch, extractor) for lane in range(rank, settings.lanes, world)}
 
 
 def _agree(state: State, world: int) -> State:

@@ -1,0 +1,90 @@
+"""A gang of two that trains, and loses a member, its node's notice, or its head. What it costs is what docs/training.md says."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestration.launching.work import Work
+from ray_jobs.seam.configs import DayDataset, TrainConfig, TrainSettings
+from ray_jobs.seam.store import Store
+from ray_jobs.training import checkpoint
+from tests.cluster.bench import Bench
+from tests.cluster.cluster import Cluster, running, until
+from tests.training.recorded import demo_day
+
+EVERY = 25
+SETTINGS = TrainSettings(policy="tests.cluster.jobs.slow:Slow", steps=200, batch=32, workers=2, checkpoint_every=EVERY, holdout=4)
+
+
+@pytest.fixture(scope="module")
+def dataset(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> DayDataset:
+    return demo_day(Store(cluster.store), tmp_path_factory.mktemp("demonstrations"), 8)
+
+
+def work(bench: Bench, dataset: DayDataset) -> Work:
+    def config(days: tuple[str, ...]) -> dict[str, object]:
+        return TrainConfig(store=bench.cluster.store, days=days, data=bench.cluster.store, view=(dataset,), settings=SETTINGS).model_dump(mode="json")
+
+    return replace(bench.work(), module="ray_jobs.training", config_for=config, settings=SETTINGS.model_dump(mode="json"))
+
+
+def gang(bench: Bench) -> list[str]:
+    return [pod["metadata"]["name"] for pod in bench.cluster.pods(bench.prefix) if pod["metadata"]["labels"]["ray.io/group"] == "gang" and running(pod)]
+
+
+def workers(bench: Bench) -> list[dict[str, Any]]:
+    """What each worker of each group said when it had made its first step: the groups in order, their ranks in order."""
+    keys = [entry.key for execution in bench.executions() for entry in bench.store.list(f"{execution}/workers/")]
+    return sorted((json.loads(bench.store.get(key)) for key in keys), key=lambda note: (note["first_step_at"] // 5, note["rank"]))
+
+
+def steps(bench: Bench) -> list[int]:
+    return sorted(step for execution in bench.executions() for step in checkpoint.steps(bench.store, execution))
+
+
+def test_a_gang_loses_a_pod_with_notice_and_then_its_head(bench: Bench, manifests: dict[str, Path], dataset: DayDataset) -> None:
+    going = bench.begin(work(bench, dataset), target=bench.target(manifests["training"]))
+    until(lambda: steps(bench), "the first checkpoint")
+    at, gone = time.time(), gang(bench)[0]
+    bench.cluster("delete", "pod", gone, "--wait=false")
+    until(lambda: len(workers(bench)) == 4, "two workers again")
+    again = workers(bench)[2]
+    print(f"a pod with notice: {again['first_step_at'] - at:.1f} s to the next step, from step {again['first_step'] - 1}")
+    assert len(bench.executions()) == 1, "the driver never noticed"
+    assert {each["world"] for each in workers(bench)} == {2} and gone not in {each["host"] for each in workers(bench)[2:]}
+    assert again["first_step"] - 1 in steps(bench) and (again["first_step"] - 1) % EVERY, "stopped where it stood: no step is lost"
+    at, reached = time.time(), steps(bench)[-1]
+    until(lambda: steps(bench)[-1] > reached, "the next checkpoint")
+    bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "head"), "--wait=false")
+    until(lambda: len(workers(bench)) == 6, "two workers of the next execution")
+    last = workers(bench)[4]
+    print(f"the head: {last['first_step_at'] - at:.1f} s to the next step, from step {last['first_step'] - 1}")
+    assert len(bench.executions()) == 2 and last["first_step"] - 1 > reached
+    assert going.end().error is None
+    assert steps(bench)[-1] == SETTINGS.steps
+    bench.assert_once(created=len(bench.created()))
+
+
+def test_a_gang_with_a_hot_spare_loses_a_pod_at_once_and_waits_for_none(bench: Bench, manifests: dict[str, Path], dataset: DayDataset, tmp_path: Path) -> None:
+    document = yaml.safe_load(manifests["training"].read_text())
+    document["spec"]["rayClusterSpec"]["workerGroupSpecs"][0] |= {"replicas": 3, "minReplicas": 3, "maxReplicas": 3}
+    (tmp_path / "gang.yaml").write_text(yaml.safe_dump(document))
+    going = bench.begin(work(bench, dataset), target=bench.target(tmp_path / "gang.yaml"))
+    until(lambda: steps(bench), "the first checkpoint")
+    before = until(lambda: gang(bench) if len(gang(bench)) == 3 else [], "a gang of three")
+    at, gone = time.time(), workers(bench)[0]["host"]
+    reached = steps(bench)[-1]
+    bench.cluster("delete", "pod", gone, "--grace-period=0", "--force")
+    until(lambda: len(workers(bench)) == 4, "two workers again")
+    again = workers(bench)[2:]
+    print(f"a pod without notice, and a spare: {again[0]['first_step_at'] - at:.1f} s to the next step, from step {again[0]['first_step'] - 1}")
+    assert {each["world"] for each in again} == {2} and {each["host"] for each in again} == set(before) - {gone}, "those that were there"
+    assert again[0]["first_step"] - 1 >= reached, "no more is lost than one interval"
+    assert going.end().error is None and len(bench.executions()) == 1
+    assert steps(bench)[-1] == SETTINGS.steps
+    bench.assert_once()

@@ -1,0 +1,63 @@
+"""The keypoint policy, in workers to which things happen: what a Ray actor named `faults` says, asked before every loss."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import ray
+import torch
+
+from ray_jobs.training.policy import Keypoints
+
+
+class Faulty(Keypoints):
+    """`kind`s: kill and halt (SIGSTOP) end this very process, hang never returns."""
+
+    calls = 0
+
+    def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        rank = ray.train.get_context().get_world_rank()
+        kind = ray.get(ray.get_actor("faults", namespace="tests").ask.remote(rank, self.calls))
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif kind == "halt":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif kind == "hang":
+            time.sleep(3600)
+        return super().loss(seen, actions, valid)
+
+
+class Slow(Keypoints):
+    """A step of a tenth of a second, so that somebody else can do something to it."""
+
+    def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.1)
+        return super().loss(seen, actions, valid)
+
+
+@ray.remote(num_cpus=0)
+class Faults:
+    """What is to happen, in this order, one in each group of workers: (kind, rank, which of its process's losses)."""
+
+    def __init__(self) -> None:
+        self.planned: list[tuple[str, int, int]] = []
+        self.happened: list[tuple[str, float]] = []
+
+    def plan(self, *planned: tuple[str, int, int]) -> None:
+        self.planned, self.happened = list(planned), []
+
+    def ask(self, rank: int, call: int) -> str | None:
+        if not self.planned or self.planned[0][1:] != (rank, call):
+            return None
+        kind = self.planned.pop(0)[0]
+        self.happened.append((kind, time.time()))
+        return kind
+
+    def told(self) -> list[tuple[str, float]]:
+        return self.happened
+
+
+def faults() -> Any:
+    return Faults.options(name="faults", namespace="tests").remote()  # type: ignore[attr-defined]
