@@ -112,12 +112,13 @@ class Writer:
         self._thread.start()
         return True
 
-    def finish(self, state: State) -> None:
-        """Return when this very state lies in the store. Raises as `offer` does."""
+    def finish(self, state: State, alive: Callable[[], None] = lambda: None) -> None:
+        """Return when this very state lies in the store; until then `alive` is called every second. Raises as `offer` does."""
         while self.saved != state.step:
             if not self.offer(state):
                 assert self._thread is not None
-                self._thread.join()
+                self._thread.join(1.0)
+                alive()
 
     def _write(self, state: State) -> None:
         store, execution, subject = self._place

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
@@ -93,8 +94,11 @@ class Member:
             raise OtherFailed
         self._leaves = said >= LEAVE
 
-    def after(self, state: State) -> None:
-        """Checkpoints: due ones beside the training, the last one before anything else. Raises Leaving, StoreError."""
+    def after(self, state: State, alive: Callable[[], None] = lambda: None) -> None:
+        """Checkpoints: due ones beside the training, the last one before anything else, with `alive` called while it is written.
+
+        Raises Leaving, and StoreError where the store takes none.
+        """
         every = self._settings.checkpoint_every
         if state.step == self._first + 1:
             self._note(state.step)
@@ -102,7 +106,7 @@ class Member:
         self._over = self._over or ends
         if self._writer and (ends or self._leaves):
             try:
-                self._writer.finish(state)
+                self._writer.finish(state, alive)
             finally:
                 self._meet()
         elif self._writer and state.step // every > max(self._first, self._writer.saved) // every:

@@ -58,9 +58,12 @@ def train_worker(told: dict[str, Any]) -> None:
     with Watchdog(settings.hang_s, state.step, member.hangs) if told["watched"] else nullcontext() as watchdog, member:
 
         def after(now: State) -> None:
-            if watchdog:
-                watchdog.beat(now.step)
-            member.after(now)
+            def alive() -> None:
+                if watchdog:
+                    watchdog.beat(now.step)
+
+            alive()
+            member.after(now, alive)
 
         try:
             train(policy, _lanes(order, told, rank, world, state.step), settings, state, member.reduce, after)

@@ -1,5 +1,6 @@
 """The daily loop with every heavy asset a RayJob, and Dagster's own processes that die: the assets are those of `make loop`, only settings differ."""
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 from ray_jobs.seam.store import Store, StoreConfig
 from testbed import audit
 from tests.cluster.bench import token
-from tests.cluster.cluster import SECRET, Cluster, until
+from tests.cluster.cluster import SECRET, Cluster, running, until
 from tests.loop.deployment import DEMO, Deployment, kill
 
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08"]
@@ -45,7 +46,7 @@ class OnCluster(Deployment):
             "targets": {"small": target("small"), "curation": target("curation"), "gang": target("training")},
             "launch": {"default": "small", "measurements": "curation", "policy": "gang"},
         }
-        document["training"] = {**DEMO["training"], "workers": 2}
+        document["training"] = {**DEMO["training"], "workers": 2, "steps": 2000, "checkpoint_every": 100}
         super().__init__(folder, document)
 
     def upload(self) -> None:
@@ -74,6 +75,15 @@ class OnCluster(Deployment):
             if item["metadata"]["name"].startswith(slug) and (item.get("status") or {}).get("jobStatus") == "RUNNING":
                 return str(item["metadata"]["name"])
         return None
+
+    def gang(self) -> list[str]:
+        """The pods of the training gang that are at work."""
+        pods = self.cluster.items("pods", f"robot-flywheel/deployment={self.settings.deployment},ray.io/group=gang")
+        return [pod["metadata"]["name"] for pod in pods if running(pod)]
+
+    def trained(self) -> list[dict[str, Any]]:
+        """What each worker of each group of the policies' trainings said when it had made its first step."""
+        return [json.loads(self.store.get(key)) for key in self.keys("attempts/") if "/workers/" in key and key.split("/")[1].startswith("policy")]
 
     def launched(self, asset: str) -> bool:
         slug = asset.replace("_", "-")[:16].strip("-")
@@ -105,16 +115,20 @@ class OnCluster(Deployment):
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, manifests: dict[str, Path]) -> Iterator[OnCluster]:
-    with OnCluster(tmp_path_factory.mktemp("deployment"), cluster, manifests).running() as running:
-        assert isinstance(running, OnCluster)
-        yield running
+    with OnCluster(tmp_path_factory.mktemp("deployment"), cluster, manifests).running() as started:
+        assert isinstance(started, OnCluster)
+        yield started
 
 
 def test_the_daily_loop_with_every_heavy_asset_a_rayjob(deployment: OnCluster) -> None:
     day = DAYS[0]
     deployment.record(day)
     deployment.run("curate", day, budget_s=BUDGET_S)
-    learned = deployment.run("learn", day, budget_s=BUDGET_S)
+    learned = deployment.graphql.launch("learn", day)
+    until(lambda: any("/checkpoints/" in key for key in deployment.keys("attempts/")), "the gang's first checkpoint", BUDGET_S)
+    deployment.cluster("delete", "pod", deployment.gang()[0], "--wait=false")
+    assert deployment.graphql.await_run(learned, BUDGET_S) == "SUCCESS", deployment.why(learned)
+    assert [note["world"] for note in deployment.trained()] == [2] * 4, "a gang of two, that lost one and had another"
     for asset in HEAVY:
         assert len(deployment.created(asset)) == 1, f"{asset}: {deployment.created(asset)}"
         assert len(deployment.keys(f"partitions/{asset}/{day}/")) == 1
