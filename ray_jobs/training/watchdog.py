@@ -46,7 +46,7 @@ class Watchdog:
         pause = min(1.0, self._limit_s / 4)
         try:
             while not self._over.wait(pause):
-                faulthandler.dump_traceback_later(self._limit_s + pause, exit=True)  # unless this thread comes by again
+                faulthandler.dump_traceback_later(2 * self._limit_s + TELLING_S, exit=True)  # unless this thread comes by again
                 if time.monotonic() > self._ends:
                     self._end()
         finally:

@@ -31,7 +31,7 @@ import ray_jobs.training.watchdog as watchdog
 watchdog.TELLING_S = 0.5
 with Watchdog(limit, 7, tell) as dog:
     for step in range(8, 12):
-        time.sleep(limit * (2.5 if step == 8 else 0.6))
+        time.sleep(limit * (2.0 if step == 8 else 0.3))
         dog.beat(step)
     if kind != "none":
         stands_here()
@@ -39,7 +39,7 @@ print("over")
 """
 
 
-def run(tmp_path: Path, kind: str, limit_s: float = 0.4) -> tuple[int, str, str, float]:
+def run(tmp_path: Path, kind: str, limit_s: float = 1.0) -> tuple[int, str, str, float]:
     """Exit code, what was printed, what was told, and the seconds that it took."""
     repository = Path(__file__).parents[2]
     began = time.monotonic()
@@ -57,7 +57,7 @@ def run(tmp_path: Path, kind: str, limit_s: float = 0.4) -> tuple[int, str, str,
 
 def test_slow_steps_and_a_slower_first_one_are_no_hang(tmp_path: Path) -> None:
     code, printed, told, _ = run(tmp_path, "none")
-    assert (code, told) == (0, "") and "over" in printed and FIRST > 2.5
+    assert (code, told) == (0, "") and "over" in printed and FIRST > 2
 
 
 @pytest.mark.parametrize("kind", ["wait", "store"])
