@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-LOST_GROUPS = 10  # of one execution; the next one begins with a new cluster where the target makes one
+LOST_GROUPS = 5  # of one execution; the next one begins with a new cluster where the target makes one
 STOPPING_S = 30.0  # from the driver's SIGTERM until the workers have written where they stand
 
 

@@ -43,7 +43,8 @@ class Order(Strict):
 def train_worker(told: dict[str, Any]) -> None:
     """Entry point of a worker. Returns where training is over: finished, asked to stop, or failed in a way that a retry cannot mend.
 
-    told: order (an Order), reader (a reference to the view's stream.Reader), shards (its decoded Dataset where it is small enough to stay in memory).
+    told: order (an Order), reader (a reference to the view's stream.Reader), shards (its decoded Dataset where it is small enough to stay in memory),
+    watched (this is a process of its own, which may be ended).
     Raises Leaving where this worker's node goes, so that Ray Train begins the group again without it.
     """
     order = Order.model_validate(told["order"])
@@ -51,7 +52,11 @@ def train_worker(told: dict[str, Any]) -> None:
     store, context, execution = Store(order.store), ray.train.get_context(), order.executions[0]
     rank, world, settings = context.get_world_rank(), context.get_world_size(), order.settings
     torch.manual_seed(settings.seed)
-    policy = build_policy(order.config, order.statistics)
+    try:
+        policy = build_policy(order.config, order.statistics)
+    except FlywheelError as error:
+        fail(store, execution, error)
+        return
     if (state := _agree(_start(store, order, policy) if rank == 0 else fresh(policy), world)).step == OVER:
         return
     member = Member(store, execution, order.subject, settings, rank, world, state.step)
@@ -74,6 +79,8 @@ def train_worker(told: dict[str, Any]) -> None:
                 raise Leaving(f"{left}: a node is being drained") from left
             member.stopped()
         except FlywheelError as error:
+            if not told["watched"]:  # in the driver's own process, where nobody retries it
+                raise
             member.failed(error, state)
 
 

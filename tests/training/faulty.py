@@ -8,7 +8,9 @@ from typing import Any
 import ray
 import torch
 
-from ray_jobs.training.policy import Keypoints
+from ray_jobs.seam.errors import UserError
+from ray_jobs.training.policies.keypoints import Keypoints
+from ray_jobs.training.spec import PolicyConfig, Statistics
 
 
 class Faulty(Keypoints):
@@ -61,3 +63,8 @@ class Faults:
 
 def faults() -> Any:
     return Faults.options(name="faults", namespace="tests").remote()  # type: ignore[attr-defined]
+
+
+class Unbuildable(Keypoints):
+    def __init__(self, config: PolicyConfig, statistics: Statistics):
+        raise UserError("these are not the observations that it was made for")

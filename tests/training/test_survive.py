@@ -168,6 +168,12 @@ def test_a_loss_that_is_no_number_is_never_tried_again(day: tuple[Store, DayData
     assert "\n" not in str(error.value) and len(groups(store, prefix("diverging"))) == 1
 
 
+def test_a_policy_that_cannot_be_built_is_never_tried_again(day: tuple[Store, DayDataset], local_ray: None) -> None:
+    store, dataset = day
+    with pytest.raises(UserError, match=r"^these are not the observations"):
+        train(store, dataset, "unbuildable", SETTINGS.model_copy(update={"policy": "tests.training.faulty:Unbuildable", "workers": 0}))
+
+
 def test_a_node_that_is_drained_costs_no_step_and_an_elastic_group_goes_on_without_it(day: tuple[Store, DayDataset], tmp_path: Path) -> None:
     store, dataset = day
     document = tmp_path / "config.json"

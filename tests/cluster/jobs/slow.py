@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from ray_jobs.training.policy import Keypoints
+from ray_jobs.training.policies.keypoints import Keypoints
 
 
 class Slow(Keypoints):
