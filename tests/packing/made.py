@@ -85,7 +85,16 @@ def pack_config(store: Store, rows: list[dict[str, Any]], rejected: tuple[str, .
     for row in rows:
         tags = {"tags.by": "me", "scene": f"drawer {row['upload']}"}
         verdict = "rejected" if row["episode_id"] in rejected else "kept"
-        verdicts.append({"episode_id": row["episode_id"], "day": DAY, "robot": row["robot"], "verdict": verdict, "tags": tags})
+        verdicts.append(
+            {
+                "episode_id": row["episode_id"],
+                "day": DAY,
+                "robot": row["robot"],
+                "verdict": verdict,
+                "tags": tags,
+                "scores": {"value.rank": 1 / 3, "state.span": 2.0},
+            }
+        )
     store.put("tables/episodes.parquet", to_bytes(rows, EPISODES))
     store.put("tables/verdicts.parquet", to_bytes(verdicts, VERDICTS))
     tables = {"episodes": {DAY: "tables/episodes.parquet"}, "verdicts": {DAY: "tables/verdicts.parquet"}}

@@ -115,6 +115,7 @@ def test_what_leRobot_expects(store: Store, tmp_path: Path, execution: Execution
     provenance = read_table(store, dataset, "meta/flywheel_episodes.parquet").to_pylist()
     assert [row["episode_id"] for row in provenance] == [row["episode_id"] for row in rows]
     assert provenance[0]["upload"] == "arm-1/a.mcap" and provenance[0]["alignment"] == "one-to-one"
+    assert all(episode.scores == {"state.span": 2.0, "value.rank": 0.333333} for episode in episodes_of(store, dataset))
     assert [episode.tags for episode in episodes_of(store, dataset)] == [{"scene": f"drawer {row['upload']}", "tags.by": "me"} for row in rows]
 
 

@@ -1,23 +1,28 @@
 """The search on a real Ray: every trial's numbers follow from the settings, poor ones are stopped, and a lost driver's trials are not done again."""
 
 import json
+import os
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 
 from ray_jobs.driver import Execution
 from ray_jobs.seam.configs import DayDataset, TrainSettings, Tuned, TuningConfig, TuningSettings
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store, StoreConfig
+from ray_jobs.training.policies.keypoints import Keypoints
 from ray_jobs.tuning.job import run
 from ray_jobs.tuning.search import Trial
 from tests.training.recorded import DAY, demo_day
 
 TRAINING = TrainSettings(batch=64, workers=2, holdout=4, learning_rate=2e-3)
 SEARCH = TuningSettings(trials=5, learning_rate=(1e-5, 5e-3), batch=(32, 64), episodes=0.6, steps=36, rungs=2, reduction=3, workers=1)
-Noted = dict[str, Trial]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,40 @@ def test_what_a_lost_driver_left_is_not_done_again(day: tuple[Store, DayDataset]
     assert again.output == searched.output
     noted = {entry.key.rsplit("/", 1)[1] for entry in store.list("attempts/lost/a1/second/trials/")}
     assert noted == {some[0].rsplit("/", 1)[1]}, "only the trial whose note was cut short is trained"
+
+
+def mark() -> Path:
+    """A file that this test and Ray's workers name alike."""
+    return Path(tempfile.gettempdir()) / f"fw-mortal-{ray.get_runtime_context().get_job_id()}-{os.getuid()}"
+
+
+class Mortal(Keypoints):
+    """Its process is killed in the tenth step, unless there is the mark that this has happened."""
+
+    name = "mortal"
+    losses = 0
+
+    def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        self.losses += 1
+        if self.losses == 10 and not mark().exists():
+            mark().touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(seen, actions, valid)
+
+
+def test_a_trial_whose_process_is_killed_is_done_again_to_the_same_numbers(day: tuple[Store, DayDataset], local_ray: None) -> None:
+    store, dataset = day
+    mortal = "tests.tuning.test_tuning_job:Mortal"
+    two = SEARCH.model_copy(update={"trials": 2, "learning_rate": (3e-3, 3e-3), "batch": (64,), "policy": (mortal,)})
+    told = config(store, dataset, TRAINING.model_copy(update={"policy": mortal}), two)
+    mark().unlink(missing_ok=True)
+    try:
+        killed = run(told, execution(store, "only", base="killed"))[DAY]
+        assert mark().exists(), "nothing was killed"
+        spared = run(told, execution(store, "only", base="spared"))[DAY]
+    finally:
+        mark().unlink(missing_ok=True)
+    assert killed.output == spared.output and killed.output["best"]
 
 
 def test_a_trial_that_diverges_is_told_and_the_others_go_on(day: tuple[Store, DayDataset], local_ray: None) -> None:
