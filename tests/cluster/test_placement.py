@@ -1,8 +1,13 @@
-"""Two quotas of one cluster stand for two clouds, each with a store of its own near it: the data goes where the compute is."""
+"""Two contexts stand for two clouds, each with a quota, and a store of its own near it: the data goes where the compute is.
+
+Behind both contexts is the one cluster under test: two namespaces, and two accounts of which neither may do anything in the other's.
+"""
 
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from orchestration.placement.live import KubernetesOffer
 from orchestration.placement.offers import Offer
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.cluster.cluster import SECRET, Cluster, until
+from tests.cluster.conftest import prepare
 from tests.cluster.test_dagster import OnCluster
 from tests.loop.deployment import DEMO
 
@@ -31,9 +37,12 @@ class TwoClouds(OnCluster):
         self.name = self.settings.deployment
         near = cluster.store.model_copy(update={"url": f"{cluster.store.url}/{self.name}-near"})
         self.stores = {"near": near, "far": self.settings.compute_config()}
+        self.clusters = {"near": cluster, "far": replace(cluster, namespace=f"{self.name}-far")}
+        self.kubeconfig = folder / "contexts.kubeconfig"
 
         def cloud(region: str, price: float) -> dict[str, Any]:
-            place = {"kind": "kuberay", "kubeconfig": str(cluster.launcher), "namespace": cluster.namespace, "manifest": str(manifests["worker"])}
+            place = {"kind": "kuberay", "kubeconfig": str(self.kubeconfig), "context": region, "namespace": self.clusters[region].namespace}
+            place |= {"manifest": str(manifests["worker"])}
             budgets = {"queued": QUEUED_S, "starting": 400.0, "unreachable": 120.0, "stopping": 60.0}
             offer = {"region": region, "accelerator": "cpu", "resource": "cpu", "price": price, "start_s": 20.0, "launch": {"evaluation": "embedded"}}
             return {**place, "secret": SECRET, "queue": self.queue(region), "budgets": budgets, "offer": offer}
@@ -57,9 +66,21 @@ class TwoClouds(OnCluster):
     def queue(self, region: str) -> str:
         return f"{self.name}-{region}"
 
-    def open_queues(self) -> None:
+    def open(self) -> None:
+        """The second namespace with its account, the queues, and the kubeconfig: whoever asks without naming a context is told that there is none."""
+        prepare(self.clusters["far"])
+        with ExitStack() as stack:
+            mine = {region: json.loads(stack.enter_context(each.access()).launcher.read_text()) for region, each in self.clusters.items()}
+        document = {**mine["near"], "current-context": "", "contexts": [], "users": []}
+        for region, each in mine.items():
+            document["users"].append({**each["users"][0], "name": region})
+            document["contexts"].append({"name": region, "context": {"cluster": each["clusters"][0]["name"], "user": region}})
+        self.kubeconfig.touch(mode=0o600)
+        self.kubeconfig.write_text(json.dumps(document))
         flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": self.name}}
-        self.cluster.apply(flavor, *(document for region in self.stores for document in self.documents(region)))
+        self.cluster.apply(flavor)
+        for region, each in self.clusters.items():
+            each.apply(*self.documents(region))
 
     def documents(self, region: str) -> list[dict[str, Any]]:
         name = self.queue(region)
@@ -71,11 +92,21 @@ class TwoClouds(OnCluster):
             {**common, "kind": "LocalQueue", "spec": {"clusterQueue": name}},
         ]
 
-    def close_queues(self) -> None:
-        self.cluster("delete", "workloads.kueue.x-k8s.io", *(self.queue(region) for region in self.stores), "--ignore-not-found")
-        for region in self.stores:
-            self.cluster("delete", "localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io", self.queue(region), "--ignore-not-found", "--wait=false")
+    def close(self) -> None:
+        for region, each in self.clusters.items():
+            each("delete", "workloads.kueue.x-k8s.io", self.queue(region), "--ignore-not-found")
+            each("delete", "localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io", self.queue(region), "--ignore-not-found", "--wait=false")
         self.cluster("delete", "resourceflavors.kueue.x-k8s.io", self.name, "--ignore-not-found", "--wait=false")
+        far = self.clusters["far"].namespace
+        self.cluster("delete", "namespaces,clusterroles,clusterrolebindings", far, "--ignore-not-found", "--wait=false")
+
+    def left(self) -> list[str]:
+        label = f"robot-flywheel/deployment={self.settings.deployment}"
+        return [item["metadata"]["name"] for each in self.clusters.values() for kind in ("rayjobs", "pods") for item in each.items(kind, label)]
+
+    def seen_in(self, region: str) -> set[str]:
+        """Names of what has events in the cloud's namespace, for an hour also of what is gone."""
+        return {event["involvedObject"]["name"] for event in self.clusters[region].items("events")}
 
     def taken_by_another(self, region: str) -> None:
         """Somebody else's work gets the whole quota, and holds it. It has no pods: what counts here is what Kueue has given away."""
@@ -83,10 +114,10 @@ class TwoClouds(OnCluster):
         pods = [{"name": "main", "count": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}]
         name = self.queue(region)
         workload = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": {"name": name}, "spec": {"queueName": name, "podSets": pods}}
-        self.cluster.apply(workload)
+        self.clusters[region].apply(workload)
 
         def admitted() -> bool:
-            found = json.loads(self.cluster("get", "workloads.kueue.x-k8s.io", name, "-o", "json"))
+            found = json.loads(self.clusters[region]("get", "workloads.kueue.x-k8s.io", name, "-o", "json"))
             return any(each["type"] == "Admitted" and each["status"] == "True" for each in (found.get("status") or {}).get("conditions", []))
 
         until(admitted, "their admission", 30)
@@ -108,12 +139,12 @@ class TwoClouds(OnCluster):
 @pytest.fixture(scope="module")
 def clouds(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, manifests: dict[str, Path]) -> Iterator[TwoClouds]:
     made = TwoClouds(tmp_path_factory.mktemp("clouds"), cluster, manifests)
-    made.open_queues()
+    made.open()
     try:
         with made.running():
             yield made
     finally:
-        made.close_queues()
+        made.close()
 
 
 def test_the_first_cloud_runs_out_the_job_moves_and_the_data_follows(clouds: TwoClouds) -> None:
@@ -142,6 +173,8 @@ def test_the_first_cloud_runs_out_the_job_moves_and_the_data_follows(clouds: Two
     (refused,) = [name for name in clouds.created("policy") if not name.startswith(made_by)]
     written = {key.rsplit("/", 1)[1] for key in clouds.keys(f"attempts/{refused.rsplit('-a', 1)[0]}/")}
     assert written == {"plan.json", "attempt.json", "submitted.json", "ended.json"}, "it was tried once, and no driver ever started"
+    near, far = clouds.seen_in("near"), clouds.seen_in("far")
+    assert refused in near - far and str(trained.attempt) in far - near
     assert clouds.pointer("evaluation", day).output["placement"]["target"] == "dear"
 
     newest, oldest = clouds.materializations("placement", day)
