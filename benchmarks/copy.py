@@ -64,7 +64,7 @@ def main(parts: Sequence[str] = PARTS) -> None:
     programs = environment("copy-peers", Path(__file__).with_name("copy_peers.lock")).parent
     path = RESULTS / "copy.json"
     for part in parts:
-        before, load, started = json.loads(path.read_text()) if path.is_file() else {}, os.getloadavg()[0], time.monotonic()
+        load, started = os.getloadavg()[0], time.monotonic()
         # A disk that others write to, too, would measure them; but 16 GB are too much for memory
         with both(Path("/var/tmp" if part == "memory" else "/dev/shm")) as here:
             if part == "memory":
@@ -77,6 +77,7 @@ def main(parts: Sequence[str] = PARTS) -> None:
                     figures, turns = speed(place, programs, dataset, part)
         told: dict[str, Any] = {"measured": time.strftime("%Y-%m-%d", time.gmtime()), "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
         told |= {"seconds": round(time.monotonic() - started), "walls": turns}
+        before = json.loads(path.read_text()) if path.is_file() else {}
         kept = [each for each in before.get("figures", []) if _part(each) != part]
         others = {name: before[name] for name in PARTS if name in before}
         write("copy", sorted(kept + figures, key=lambda each: PARTS.index(_part(each))), note=NOTE, **others | {part: told})

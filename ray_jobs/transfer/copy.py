@@ -53,7 +53,8 @@ def copy(source: Store, destination: Store, item: Item, meter: Meter) -> str:
 class WriteFailed(StoreError):
     """The destination did not confirm the write. `damaged`: it says that the bytes did not arrive as they were sent.
 
-    `ending`: it knows no such upload. So an earlier request to end it did, or still does: gigabytes take it longer than one request may.
+    `ending`: it knows no such upload, or says that it has ended and shows no object. So an earlier request to end it still does: gigabytes take
+    it longer than one request may. Seen of versitygw with 8 GiB.
     """
 
     damaged = False
@@ -176,7 +177,7 @@ def _writing(destination: Store, item: Item) -> Iterator[None]:
             raise told from error
         failed = WriteFailed(str(told))
         failed.damaged = any(f"<Code>{code}</Code>" in str(error) for code in _DAMAGED)
-        failed.ending = "<Code>NoSuchUpload</Code>" in str(error)
+        failed.ending = isinstance(told, NotFound)
         raise failed from error
 
 

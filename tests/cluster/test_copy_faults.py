@@ -259,6 +259,14 @@ def test_an_upload_whose_end_takes_longer_than_a_request_may(two: Pair) -> None:
     two.whole()
 
 
+def test_an_upload_that_is_said_to_have_ended_before_its_object_shows(two: Pair) -> None:
+    """What versitygw says when it is asked a second time to end an upload of gigabytes."""
+    two.back.set(Fault("answer", status=404, code="NoSuchKey", only=of(LARGE, "HEAD"), times=3))
+    assert two.copy().status == "ok"
+    two.whole()
+    assert [seen.outcome for seen in two.back.seen()].count("answer") == 3
+
+
 def test_the_destination_holds_other_objects_of_these_names(two: Pair) -> None:
     two.destination.put(f"{PREFIX}/{SMALL}", b"x" * two.source.head(f"{PREFIX}/{SMALL}").size)
     two.destination.put(f"{PREFIX}/{LARGE}", b"shorter")
