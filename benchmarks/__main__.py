@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("curation", "overhead", "loop", "detection", "copy", "evaluation", "curation_effect", "duplicates", "growth", "policies")
+NAMES = ("curation", "overhead", "loop", "detection", "copy", "evaluation", "curation_effect", "duplicates", "growth", "policies", "training")
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or NAMES
