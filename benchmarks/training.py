@@ -63,10 +63,11 @@ def main() -> None:
     found = json.loads(path.read_text())["found"] if path.exists() else {}
     folder = Path(tempfile.mkdtemp(prefix="fw-", dir="/tmp"))  # Ray's socket paths must stay short
     try:
-        ray.init(address="local", num_cpus=CPUS + 2, include_dashboard=False, _temp_dir=str(folder / "ray"), log_to_driver=False, object_store_memory=10**9)
         store = Store(StoreConfig.local(folder / "store"))
         for part in chosen.parts:
             load = os.getloadavg()[0]
+            if part != "checkpoint" and not ray.is_initialized():
+                ray.init(address="local", num_cpus=CPUS + 2, include_dashboard=False, _temp_dir=f"{folder}/ray", log_to_driver=False, object_store_memory=10**9)
             if part == "fed":
                 made = fed(store, demo_day(store, folder, EPISODES), chosen.batches, chosen.steps)
             elif part == "checkpoint":
@@ -74,10 +75,10 @@ def main() -> None:
             else:
                 made = killed(store, demo_day(store, folder, 8))
             found[part] = {**made, "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
+            write("training", [each for part in PARTS if part in found for each in FIGURES[part](found[part])], found=found)
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-    write("training", [each for part in PARTS if part in found for each in FIGURES[part](found[part])], found=found)
 
 
 class Fed:
