@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from ray_jobs.guard import EXECUTION, execution_name
 from ray_jobs.messages import open_messages
-from ray_jobs.ray_errors import class_of, telling_line
+from ray_jobs.ray_errors import chain, class_of, telling_line
 from ray_jobs.seam.configs import JobConfig
 from ray_jobs.seam.errors import FailureClass, FlywheelError, StoreError, UserError
 from ray_jobs.seam.results import REPORT_MARK, Closed, DayResult, JobError
@@ -149,8 +149,12 @@ def execute(step: str, config: JobConfig, store: Store, attempt_prefix: str, run
         if pipes is not None:
             pipes.close()
         store.put(f"{execution.prefix}/closed.json", closed.model_dump_json().encode())
-    except FlywheelError as error:
-        return _failed(execution, JobError(failure_class=error.failure_class, message=str(error)))
+    except (FlywheelError, SystemError) as error:
+        # SystemError: a signal handler raised while Ray waited in native code, which lets the error through as the cause of its own.
+        told = next((cause for cause in chain(error) if isinstance(cause, FlywheelError)), None)
+        if told is None:
+            raise
+        return _failed(execution, JobError(failure_class=told.failure_class, message=str(told)))
     return 0
 
 

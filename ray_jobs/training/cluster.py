@@ -115,7 +115,7 @@ def told(call: Callable[[], Any]) -> Any:
     """The call's result; what a task or worker raised comes out as the FlywheelError that it was."""
     try:
         return call()
-    except (ray.exceptions.RayError, RuntimeError) as error:
+    except (ray.exceptions.RayError, RuntimeError, SystemError) as error:  # the last: a signal handler raised while Ray waited in native code
         for cause in chain(error):
             # Ray's own error is of the cause's class too, with a whole traceback for a text.
             if isinstance(cause, FlywheelError) and not isinstance(cause, ray.exceptions.RayTaskError):

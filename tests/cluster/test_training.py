@@ -13,7 +13,7 @@ from orchestration.launching.work import Work
 from ray_jobs.seam.configs import DayDataset, TrainConfig, TrainSettings
 from ray_jobs.seam.store import Store
 from ray_jobs.training import checkpoint
-from tests.cluster.bench import Bench
+from tests.cluster.bench import BUDGETS, Bench
 from tests.cluster.cluster import Cluster, running, until
 from tests.training.recorded import demo_day
 
@@ -31,7 +31,12 @@ def work(bench: Bench, dataset: DayDataset) -> Work:
     def config(days: tuple[str, ...]) -> dict[str, object]:
         return TrainConfig(store=bench.cluster.store, days=days, data=bench.cluster.store, view=(dataset,), settings=SETTINGS).model_dump(mode="json")
 
-    return replace(bench.work(), module="ray_jobs.training", config_for=config, settings=SETTINGS.model_dump(mode="json"))
+    return replace(
+        bench.work(budgets=BUDGETS.model_copy(update={"starting": 600.0})),
+        module="ray_jobs.training",
+        config_for=config,
+        settings=SETTINGS.model_dump(mode="json"),
+    )
 
 
 def gang(bench: Bench) -> list[str]:

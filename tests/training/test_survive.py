@@ -25,7 +25,7 @@ from tests.training.recorded import DAY, demo_day
 
 pytestmark = pytest.mark.timeout(900)  # six trainings, each with its own processes
 
-SETTINGS = TrainSettings(policy="tests.training.faulty:Faulty", steps=60, batch=32, workers=2, checkpoint_every=20, holdout=4, hang_s=8.0)
+SETTINGS = TrainSettings(policy="tests.training.faulty:Faulty", steps=60, batch=32, workers=2, checkpoint_every=20, holdout=4, hang_s=10.0)
 
 
 @pytest.fixture(scope="module")
