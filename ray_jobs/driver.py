@@ -26,21 +26,24 @@ from pydantic import ValidationError
 
 from ray_jobs.guard import EXECUTION, execution_name
 from ray_jobs.messages import open_messages
-from ray_jobs.ray_errors import chain, class_of, telling_line
+from ray_jobs.ray_errors import class_of, telling_line
 from ray_jobs.seam.configs import JobConfig
 from ray_jobs.seam.errors import FailureClass, FlywheelError, StoreError, UserError
 from ray_jobs.seam.results import REPORT_MARK, Closed, DayResult, JobError
 from ray_jobs.seam.store import Store, StoreConfig
 
 
-class DeadlineExceeded(FlywheelError):
+class DeadlineExceeded(FlywheelError, KeyboardInterrupt):
     """The job ran for all the time it was given. Never retried by itself: it would do so again."""
 
     failure_class: FailureClass = "user"
 
 
-class Terminated(FlywheelError):
-    """SIGTERM: somebody stopped the job, or its node goes away. What is finished is kept."""
+class Terminated(FlywheelError, KeyboardInterrupt):
+    """SIGTERM: somebody stopped the job, or its node goes away. What is finished is kept.
+
+    Both are a KeyboardInterrupt, for nothing else that a signal handler raises ends a ray.get that waits; out of that comes a bare one.
+    """
 
     failure_class: FailureClass = "preempted"
 
@@ -149,12 +152,8 @@ def execute(step: str, config: JobConfig, store: Store, attempt_prefix: str, run
         if pipes is not None:
             pipes.close()
         store.put(f"{execution.prefix}/closed.json", closed.model_dump_json().encode())
-    except (FlywheelError, SystemError) as error:
-        # SystemError: a signal handler raised while Ray waited in native code, which lets the error through as the cause of its own.
-        told = next((cause for cause in chain(error) if isinstance(cause, FlywheelError)), None)
-        if told is None:
-            raise
-        return _failed(execution, JobError(failure_class=told.failure_class, message=str(told)))
+    except FlywheelError as error:
+        return _failed(execution, JobError(failure_class=error.failure_class, message=str(error)))
     return 0
 
 
@@ -170,17 +169,27 @@ def _already_over(store: Store, attempt_prefix: str) -> str | None:
 def _ends_in_time(deadline_s: float) -> Iterator[None]:
     """SIGTERM and the deadline end the step as errors that say so, wherever its main thread is."""
 
+    raised: list[FlywheelError] = []
+
     def on_alarm(signum: int, frame: Any) -> None:
-        raise DeadlineExceeded(f"the job did not finish within its {deadline_s:.0f} s; raise deadline_s or give it fewer days, what it finished is kept")
+        raised.append(
+            DeadlineExceeded(f"the job did not finish within its {deadline_s:.0f} s; raise deadline_s or give it fewer days, what it finished is kept")
+        )
+        raise raised[-1]
 
     def on_term(signum: int, frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # asked once is asked: the guard passes on what the whole group got
-        raise Terminated("the job was asked to stop (SIGTERM); what it finished is kept")
+        raised.append(Terminated("the job was asked to stop (SIGTERM); what it finished is kept"))
+        raise raised[-1]
 
     before = {signal.SIGALRM: signal.signal(signal.SIGALRM, on_alarm), signal.SIGTERM: signal.signal(signal.SIGTERM, on_term)}
     signal.setitimer(signal.ITIMER_REAL, deadline_s)
     try:
         yield
+    except KeyboardInterrupt as error:
+        if raised and not isinstance(error, FlywheelError):
+            raise raised[-1] from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():

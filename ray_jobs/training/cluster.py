@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
-from ray_jobs.driver import Terminated
 from ray_jobs.ray_errors import chain, class_of, telling_line
 from ray_jobs.seam.errors import DataError, FlywheelError, OutOfMemory, StoreError
 from ray_jobs.seam.store import Store
@@ -55,7 +54,7 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
     """Train; the result lies in the newest checkpoint of order.executions[0]. Raises StoreError where Ray gave up.
 
     `shards`: all of the reader's, decoded, or None where they are to be streamed. settings.workers=0 trains in this process, where a debugger can follow.
-    SIGTERM makes the workers write where they stand before it is raised from here.
+    SIGTERM and the deadline make the workers write where they stand before they are raised from here.
     """
     settings = order.settings
     elastic = settings.min_workers is not None and settings.min_workers < settings.workers
@@ -83,9 +82,9 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
         )
         try:
             told(trainer.fit)
-        except Terminated as error:
+        except KeyboardInterrupt:  # the driver's Terminated or DeadlineExceeded, or a bare one out of Ray's native code
             if settings.workers and _stopped(Store(order.store), order.executions[0]):
-                raise Terminated(f"{error}; training stopped where it stood") from error
+                print("training stopped where it stood", flush=True)
             raise
 
 
@@ -115,7 +114,7 @@ def told(call: Callable[[], Any]) -> Any:
     """The call's result; what a task or worker raised comes out as the FlywheelError that it was."""
     try:
         return call()
-    except (ray.exceptions.RayError, RuntimeError, SystemError) as error:  # the last: a signal handler raised while Ray waited in native code
+    except (ray.exceptions.RayError, RuntimeError) as error:
         for cause in chain(error):
             # Ray's own error is of the cause's class too, with a whole traceback for a text.
             if isinstance(cause, FlywheelError) and not isinstance(cause, ray.exceptions.RayTaskError):

@@ -87,6 +87,49 @@ def test_sigterm_is_reported(store: Store, tmp_path: Path) -> None:
     assert finish(process)[0] == 1 and error_of(store).failure_class == "preempted"
 
 
+WAITING = """
+import sys
+import ray
+from ray_jobs import driver
+from ray_jobs.seam.configs import JobConfig
+from ray_jobs.seam.store import Store, StoreConfig
+
+@ray.remote
+class Busy:
+    def work(self):
+        import threading
+        threading.Event().wait(600)
+
+def run(config, execution):
+    driver.connect()
+    busy = Busy.remote()
+    ray.get(busy.__ray_ready__.remote())
+    execution.store.put("ready", b"")
+    ray.get(busy.work.remote())
+
+store = StoreConfig.local(sys.argv[1])
+sys.exit(driver.execute("waiting", JobConfig(store=store, days=("2026-01-05",), deadline_s=float(sys.argv[2])), Store(store), "attempts/waiting/a1", run))
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("deadline_s", [600.0, 20.0], ids=["SIGTERM", "deadline"])
+def test_a_driver_that_waits_for_ray_is_ended_too(store: Store, tmp_path: Path, deadline_s: float) -> None:
+    command = [sys.executable, "-c", WAITING, str(store.root), str(deadline_s)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"PYTHONPATH": str(REPOSITORY)}
+    began = time.monotonic()
+    with subprocess.Popen(command, env=environment) as process:
+        while not store.exists("ready") and process.poll() is None and time.monotonic() < began + 300:
+            time.sleep(0.1)
+        if deadline_s == 600.0:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(300) == 1
+    (key,) = [entry.key for entry in store.list("attempts/") if entry.key.endswith("/error.json")]
+    report = JobError.model_validate_json(store.get(key))
+    assert report.failure_class == ("preempted" if deadline_s == 600.0 else "user") and "\n" not in report.message
+    assert time.monotonic() - began < 500, "the task would have gone on for ten minutes"
+
+
 def test_unknown_key_is_one_line(store: Store, tmp_path: Path) -> None:
     code, _, err = finish(start(store, tmp_path, colour="red"))
     report = report_in(err)

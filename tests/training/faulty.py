@@ -21,7 +21,8 @@ class Faulty(Keypoints):
     def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         rank = ray.train.get_context().get_world_rank()
-        kind = ray.get(ray.get_actor("faults", namespace="tests").ask.remote(rank, self.calls))
+        kind, pace_s = ray.get(ray.get_actor("faults", namespace="tests").ask.remote(rank, self.calls))
+        time.sleep(pace_s)
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif kind == "halt":
@@ -31,31 +32,25 @@ class Faulty(Keypoints):
         return super().loss(seen, actions, valid)
 
 
-class Slow(Keypoints):
-    """A step of a tenth of a second, so that somebody else can do something to it."""
-
-    def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.1)
-        return super().loss(seen, actions, valid)
-
-
 @ray.remote(num_cpus=0)
 class Faults:
     """What is to happen, in this order, one in each group of workers: (kind, rank, which of its process's losses)."""
 
     def __init__(self) -> None:
-        self.planned: list[tuple[str, int, int]] = []
+        self.plan()
+
+    def plan(self, *planned: tuple[str, int, int], pace_s: float = 0.0) -> None:
+        """pace_s: each loss of a process after its twentieth takes so much longer, so that somebody else can do something to it."""
+        self.planned, self.pace_s = list(planned), pace_s
         self.happened: list[tuple[str, float]] = []
 
-    def plan(self, *planned: tuple[str, int, int]) -> None:
-        self.planned, self.happened = list(planned), []
-
-    def ask(self, rank: int, call: int) -> str | None:
+    def ask(self, rank: int, call: int) -> tuple[str | None, float]:
+        pace_s = self.pace_s if call > 20 else 0.0
         if not self.planned or self.planned[0][1:] != (rank, call):
-            return None
+            return None, pace_s
         kind = self.planned.pop(0)[0]
         self.happened.append((kind, time.time()))
-        return kind
+        return kind, pace_s
 
     def told(self) -> list[tuple[str, float]]:
         return self.happened

@@ -128,11 +128,12 @@ def executions(store: Store) -> list[str]:
 
 
 def test_a_driver_is_asked_to_stop_the_next_is_killed_and_the_third_ends_as_if_nothing_had_been(
-    day: tuple[Store, DayDataset], whole: torch.Tensor, tmp_path: Path
+    day: tuple[Store, DayDataset], whole: torch.Tensor, happen: Any, tmp_path: Path
 ) -> None:
     store, dataset = day
     document = tmp_path / "config.json"
-    document.write_text(config(store, dataset, SETTINGS.model_copy(update={"policy": "tests.training.faulty:Slow"})).model_dump_json())
+    document.write_text(config(store, dataset, SETTINGS).model_dump_json())
+    ray.get(happen.plan.remote(pace_s=1.0))
 
     asked = Driver(store, document)
     first = asked.trained()
@@ -151,6 +152,7 @@ def test_a_driver_is_asked_to_stop_the_next_is_killed_and_the_third_ends_as_if_n
     killed.end()
     assert not store.exists(f"{second}/error.json")
 
+    ray.get(happen.plan.remote())
     code, said = Driver(store, document).end()
     assert code == 0, said
     third = executions(store)[-1]
@@ -177,7 +179,7 @@ def test_a_policy_that_cannot_be_built_is_never_tried_again(day: tuple[Store, Da
 def test_a_node_that_is_drained_costs_no_step_and_an_elastic_group_goes_on_without_it(day: tuple[Store, DayDataset], tmp_path: Path) -> None:
     store, dataset = day
     document = tmp_path / "config.json"
-    elastic = SETTINGS.model_copy(update={"policy": "tests.training.faulty:Slow", "min_workers": 1})
+    elastic = SETTINGS.model_copy(update={"min_workers": 1})
     document.write_text(config(store, dataset, elastic).model_dump_json())
     command = [sys.executable, "-m", "tests.training.two_nodes", str(document)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

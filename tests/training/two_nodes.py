@@ -19,6 +19,7 @@ from ray_jobs.seam.configs import TrainConfig
 from ray_jobs.seam.store import Store
 from ray_jobs.training import checkpoint
 from ray_jobs.training.job import run
+from tests.training.faulty import faults
 
 EXECUTION = "attempts/two-nodes/a1/first"
 
@@ -29,6 +30,8 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000})
     goes = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
     ray.init(address=cluster.address, log_to_driver=False)
+    happen = faults()
+    ray.get(happen.plan.remote(pace_s=1.0))
 
     def drain() -> None:
         while not checkpoint.steps(store, EXECUTION):
@@ -37,6 +40,9 @@ def main() -> None:
         accepted, why = GcsClient(address=cluster.address).drain_node(goes.node_id, reason, "a test", int((time.time() + 60) * 1000))
         assert accepted, why
         print(json.dumps({"drained_at": time.time()}), flush=True)
+        while checkpoint.steps(store, EXECUTION) == [20]:
+            time.sleep(0.05)
+        ray.get(happen.plan.remote())
 
     threading.Thread(target=drain, daemon=True).start()
     try:
