@@ -1,5 +1,6 @@
 """The step that every engine of `benchmarks.curation` is given: all checks of one episode, one after the other. No Ray, no ledger."""
 
+from ray_jobs.curation.rows import Rows
 from ray_jobs.curation.segments import read_segment, with_frames
 from ray_jobs.curation.stages import measuring
 from ray_jobs.episode import read_meta
@@ -21,9 +22,9 @@ def opened(config: str) -> None:
 def by_hand(episode_id: str) -> dict[str, float]:
     store = _STORE[0]
     meta = read_meta(store, episode_id)
-    bare, state = read_segment(store, meta, 0, 1)
-    segment = with_frames(bare, state, store, SETTINGS.frame_px, PICKS)
+    segment = with_frames(read_segment(store, meta, 0, 1), store, SETTINGS.frame_px, PICKS)
     scores: dict[str, float] = {}
+    rows = Rows.of(segment.streams)
     for stage in STAGES:
-        scores.update(stage.scores(stage.merge([stage.measure(segment.shown_to(stage))]), meta).scores)
+        scores.update(stage.scores(stage.merge([stage.measure(segment.shown_to(stage))]), meta, rows).scores)
     return scores

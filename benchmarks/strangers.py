@@ -20,7 +20,8 @@ from orchestration.curation.context import build
 from orchestration.curation.judge import judge
 from orchestration.curation.thresholds import Thresholds
 from ray_jobs.curation.images import Images
-from ray_jobs.curation.segments import decode, joints_at
+from ray_jobs.curation.rows import Rows
+from ray_jobs.curation.segments import decode
 from ray_jobs.curation.signals import Signal
 from ray_jobs.curation.stage import Segment, View
 from ray_jobs.episode import Clip, EpisodeMeta, Stream, open_clip, read_episode
@@ -88,7 +89,7 @@ def measured(taken: Taken) -> Ledger:
             continue
         arrived = ~demo.lost if demo.lost is not None and camera == "front" else np.ones(len(frames), bool)
         streams[f"camera:{camera}"] = Stream(t_ns[arrived], logged[arrived], np.zeros((int(arrived.sum()), 0), np.float32))
-        views[camera] = View(t_ns[arrived], logged[arrived], 0, frames[arrived], frames[:0], joints_at(streams["state"], t_ns[arrived]))
+        views[camera] = View(t_ns[arrived], logged[arrived], 0, frames[arrived], frames[:0])
     meta = EpisodeMeta(
         episode_id=taken.episode_id,
         robot=taken.robot,
@@ -102,7 +103,7 @@ def measured(taken: Taken) -> Ledger:
     )
     rows = {}
     for stage in STAGES:
-        found = stage.scores(stage.merge([stage.measure(Segment(meta, 0, 1, streams, views))]), meta)
+        found = stage.scores(stage.merge([stage.measure(Segment(meta, 0, 1, streams, views))]), meta, Rows.of(streams))
         scores = {name: float(value) for name, value in found.scores.items() if np.isfinite(value)}
         vectors = {name: np.asarray(value, np.float32).ravel().tolist() for name, value in found.vectors.items()}
         rows[stage.name] = {"scores": scores, "vectors": vectors, "error": None, "picture": None}

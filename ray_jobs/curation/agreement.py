@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ray_jobs.curation.rows import Table
+
 PER_AXIS, COUPLED = 0.0, 1.0
 COUPLED_MAX = 8  # more axes than this, and their products outnumber an episode's samples
+PAIRED_R2 = 0.3  # where the axes explain less by their own commands, all commands are asked
 RIDGE = 1e-3
 LAGS_S = (-0.6, 0.8)  # positive: the arm answers later than the command says
 PERIOD_S = 0.05  # faster commands are averaged over this: a step must be larger than the encoder's noise
@@ -27,39 +30,59 @@ class Agreement:
     sums: np.ndarray
 
 
-def agreement(state_t: np.ndarray, state: np.ndarray, action_t: np.ndarray, action: np.ndarray) -> Agreement | None:
+def agreement(state_t: np.ndarray, state: np.ndarray | Table, action_t: np.ndarray, action: np.ndarray | Table) -> Agreement | None:
     """Times in s (increasing), state [n, s], action [m, a]; None where there is too little motion or data to tell."""
     if len(action_t) < 12 or len(state_t) < 12:
         return None
     period = float(np.median(np.diff(action_t)))
     if period <= 0:
         return None
-    action_t, action = thinned(action_t, action, max(1, round(PERIOD_S / period)))
+    state, (action_t, action) = Table.of(state), thinned(action_t, Table.of(action), max(1, round(PERIOD_S / period)))
     period = float(np.median(np.diff(action_t))) if len(action_t) >= 12 else 0.0
     if period <= 0:
         return None
-    times, command = action_t[:-1], action[:-1]
-    here = sample(state_t, state, times)
+    times = action_t[:-1]
     lags = np.arange(min(-1, round(LAGS_S[0] / period)), max(1, round(LAGS_S[1] / period)) + 1)
-    explained = []
-    for lag in lags:
-        start = here if lag == 0 else sample(state_t, state, times + lag * period)
-        change = sample(state_t, state, times + (lag + 1) * period) - start
-        inside = (times + lag * period >= state_t[0] - 1e-6) & (times + (lag + 1) * period <= state_t[-1] + 1e-6)
-        explained.append(_explained(command[inside], start[inside], change[inside]))
-    curve = np.array(explained)
+    curve = np.array([_explained(*each) for each in zip(*_by_axis(state_t, state, times, action, lags * period, period), strict=True)])
     if not np.isfinite(curve).any():
         return None
     best = int(np.nanargmax(curve))
     now = int(np.flatnonzero(lags == 0)[0])
-    change = sample(state_t, state, times + period) - here
-    return Agreement(float(curve[best]), float((lags[best] + peak_offset(curve, best)) * period), float(curve[now]), sums(command, here, change))
+    found = sums(action, state, state_t, times, period)
+    return Agreement(float(curve[best]), float((lags[best] + peak_offset(curve, best)) * period), float(curve[now]), found)
 
 
-def thinned(times: np.ndarray, values: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_axis(
+    state_t: np.ndarray, state: Table, times: np.ndarray, action: Table, lags_s: np.ndarray, period: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[lags, states] each: deviation of the state's change; what of it the axis' own command explains, and all commands do. NaN: not asked for."""
+    spread, own, coupled = (np.full((len(lags_s), state.shape[1]), np.nan) for _ in range(3))
+    inside = [(times + lag >= state_t[0] - 1e-6) & (times + lag + period <= state_t[-1] + 1e-6) for lag in lags_s]
+    told = action.rows(0, len(times)) if action.shape[1] <= COUPLED_MAX else None
+    paired = action.shape[1] == state.shape[1]
+    for again in (False, True):
+        asked = [bool(there.sum() >= 12) and not (again and _matched(*each) > PAIRED_R2) for there, *each in zip(inside, spread, own, strict=True)]
+        if again and not (paired and told is not None and any(asked)):
+            break
+        for axes, part in state.parts():
+            command = action.axes(range(axes.start, axes.stop))[:-1] if paired and not again else None
+            for place in np.flatnonzero(asked):
+                there = inside[place]
+                start = sample(state_t, part, times[there] + lags_s[place])
+                change = sample(state_t, part, times[there] + lags_s[place] + period) - start
+                spread[place, axes] = change.std(axis=0)
+                if command is not None:
+                    own[place, axes] = paired_r2(command[there], start, change)
+                elif told is not None:
+                    coupled[place, axes] = [adjusted_r2(told[there], column) for column in change.T]
+    return spread, own, coupled
+
+
+def thinned(times: np.ndarray, values: Table, every: int) -> tuple[np.ndarray, Table]:
     """Means over `every` samples, at the time of the first of them."""
     count = len(times) // every * every
-    return times[:count:every], values[:count].reshape(-1, every, values.shape[1]).mean(axis=1)
+    means = ((axes, part[:count].reshape(-1, every, part.shape[1]).mean(axis=1)) for axes, part in values.parts())
+    return times[:count:every], Table.made(count // every, values.shape[1], means, np.float64)
 
 
 def sample(times: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -76,19 +99,19 @@ def peak_offset(curve: np.ndarray, best: int) -> float:
     return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend < 0 else 0.0
 
 
-def _explained(command: np.ndarray, state: np.ndarray, change: np.ndarray) -> float:
+def _explained(spread: np.ndarray, own: np.ndarray, coupled: np.ndarray) -> float:
     """Mean R2, adjusted for the number of regressors, over the axes that move; NaN where none does."""
-    spread = change.std(axis=0) if len(change) else np.zeros(0)
-    if not len(spread) or len(change) < 12 or spread.max() < 1e-7:
-        return float("nan")
-    moving = np.flatnonzero(spread > 0.1 * spread.max())
-    if command.shape[1] == state.shape[1]:
-        matched = float(paired_r2(command[:, moving], state[:, moving], change[:, moving]).mean())
-        if command.shape[1] > COUPLED_MAX or matched > 0.3:
-            return matched
-    if command.shape[1] > COUPLED_MAX:
-        return float("nan")
-    return float(np.mean([adjusted_r2(command, change[:, axis]) for axis in moving]))
+    matched = _matched(spread, own)
+    return matched if matched > PAIRED_R2 or not np.isfinite(coupled).any() else float(coupled[_moving(spread)].mean())
+
+
+def _matched(spread: np.ndarray, own: np.ndarray) -> float:
+    return float(own[moving].mean()) if (moving := _moving(spread)).any() else float("nan")
+
+
+def _moving(spread: np.ndarray) -> np.ndarray:
+    known = bool(np.isfinite(spread).all()) and spread.max(initial=0.0) >= 1e-7
+    return np.asarray(spread > 0.1 * spread.max()) if known else np.zeros(len(spread), bool)
 
 
 def paired_r2(command: np.ndarray, state: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -121,22 +144,32 @@ def adjusted_r2(regressors: np.ndarray, target: np.ndarray) -> float:
     return max(0.0, 1 - (left / (count - width - 1)) / (total / (count - 1)))
 
 
-def sums(command: np.ndarray, state: np.ndarray, change: np.ndarray) -> np.ndarray:
+def sums(action: Table, state: Table, state_t: np.ndarray, times: np.ndarray, period: float) -> np.ndarray:
     """[kind, actions, states, samples, blocks of (X'X, X'Y, sum y, y'y)]: regressions of different episodes add up.
 
-    Per axis: one block per axis, X = [1, a, s], Y = that axis. Coupled: one block, X = [1, a, s, a x s], Y = all axes.
+    Per axis: one block per axis, X = [1, a, s], Y = that axis. Coupled: one block, X = [1, a, s, a x s], Y = all axes. Y: the state's change within `period`.
     """
-    actions, states = command.shape[1], state.shape[1]
+    actions, states, count = action.shape[1], state.shape[1], len(times)
     if actions == states:
-        blocks = [_block(np.stack([np.ones(len(change)), command[:, axis], state[:, axis]], axis=1), change[:, axis : axis + 1]) for axis in range(states)]
-        kind = PER_AXIS
+        kind, blocks = PER_AXIS, []
+        for axes, part in state.parts():
+            command, here = action.axes(range(axes.start, axes.stop))[:-1], sample(state_t, part, times)
+            change = sample(state_t, part, times + period) - here
+            each = zip(command.T, here.T, change.T, strict=True)
+            blocks += [_block(np.stack([np.ones(count), told, at], axis=1), moved[:, None]) for told, at, moved in each]
     elif max(actions, states) <= COUPLED_MAX:
-        products = (command[:, :, None] * state[:, None, :]).reshape(len(change), -1)
-        blocks = [_block(np.concatenate([np.ones((len(change), 1)), command, state, products], axis=1), change)]
-        kind = COUPLED
+        kind, total = COUPLED, None
+        whole = state.axes(range(states))  # at most eight
+        for first, last in action.stretches((1 + actions) * (1 + states)):
+            some = times[first:last]
+            command, here = action.rows(first, min(last, count)), sample(state_t, whole, some)
+            products = (command[:, :, None] * here[:, None, :]).reshape(len(some), actions * states)
+            block = _block(np.concatenate([np.ones((len(some), 1)), command, here, products], axis=1), sample(state_t, whole, some + period) - here)
+            total = block if total is None else total + block
+        blocks = [] if total is None else [total]
     else:
         return np.zeros(0)
-    return np.concatenate([[kind, actions, states, len(change)], *blocks])
+    return np.concatenate([[kind, actions, states, count], *blocks])
 
 
 def _block(regressors: np.ndarray, targets: np.ndarray) -> np.ndarray:

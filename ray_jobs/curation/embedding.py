@@ -12,7 +12,9 @@ from itertools import combinations
 
 import numpy as np
 
+from ray_jobs.curation.axes import Values
 from ray_jobs.curation.pictures import grey, shrink
+from ray_jobs.curation.rows import Rows, Table
 from ray_jobs.curation.segments import PREFIX
 from ray_jobs.curation.stage import Measured, Partial, Picks, Resources, Segment, Stage, View
 from ray_jobs.episode import EpisodeMeta
@@ -38,22 +40,16 @@ class Layout(Stage):
 
     def measure(self, segment: Segment) -> Partial:
         view = first_view(segment)
-        return self._partial(segment, view, np.zeros((0, WIDTH), np.float32) if view is None else project(layout(view.frames)))
+        return self._partial(view, np.zeros((0, WIDTH), np.float32) if view is None else project(layout(view.frames)))
 
-    def _partial(self, segment: Segment, view: View | None, seen: np.ndarray) -> Partial:
-        state = segment.streams.get("state")
-        values = state.values if state is not None else np.zeros((0, 0), np.float32)
-        return {
-            "picture/t": view.t_ns if view is not None else np.zeros(0, np.int64),
-            "picture/values": seen.astype(np.float32),
-            "state/t": state.t_ns if state is not None else np.zeros(0, np.int64),
-            "state/values": values,
-        }
+    def _partial(self, view: View | None, seen: np.ndarray) -> Partial:
+        return {"t": view.t_ns if view is not None else np.zeros(0, np.int64), "seen": seen.astype(np.float32)}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         vectors: dict[str, np.ndarray] = {}
-        runs = {name: ordered(merged[f"{name}/t"], merged[f"{name}/values"]) for name in ("state", "picture")}
-        told = {name: run for name, run in runs.items() if len(run[0]) >= 3 and run[1].shape[1]}
+        pictures = Rows({"picture": (merged["t"], merged["t"])}, {"picture": Table.of(merged["seen"])})
+        runs = {"state": rows.ordered("state"), "picture": pictures.ordered("picture")}
+        told = {name: run for name, run in runs.items() if len(run[0]) >= 3}
         if not told:
             return Measured({})
         first, last = max(times[0] for times, _ in told.values()), min(times[-1] for times, _ in told.values())
@@ -64,13 +60,13 @@ class Layout(Stage):
         if "picture" in told:
             times, values = told["picture"]
             vectors["embedding"] = boxes(times, values, first, last, count)
-            vectors["landmarks.picture"] = sketch(landmarks(values, PICTURE_BITS), PICTURE_LANDMARKS)
+            vectors["landmarks.picture"] = sketch(landmarks(values, PICTURE_BITS, PICTURE_LANDMARKS), PICTURE_LANDMARKS)
         if "state" in told:
             times, values = told["state"]
             axes = farthest(values, STATE_AXES)
-            vectors["path"] = boxes(times, values[:, axes], first, last, count)
+            vectors["path"] = boxes(times, values, first, last, count, axes)
             vectors["path.axes"] = axes
-            vectors["landmarks.state"] = sketch(landmarks(values, STATE_BITS), STATE_LANDMARKS)
+            vectors["landmarks.state"] = sketch(landmarks(values, STATE_BITS, STATE_LANDMARKS), STATE_LANDMARKS)
         return Measured({"embedding.seconds": seconds, "embedding.boxes": float(count)}, vectors)
 
 
@@ -110,63 +106,62 @@ def project(values: np.ndarray) -> np.ndarray:
     return np.asarray(values @ signs / np.sqrt(max(width, 1)), np.float32)
 
 
-def ordered(t_ns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finite samples by time, one per instant."""
-    finite = np.isfinite(values).all(axis=1) if values.size else np.zeros(len(t_ns), bool)
-    times, first = np.unique(t_ns[finite], return_index=True)
-    return times, values[finite][first].astype(np.float64)
-
-
-def boxes(t_ns: np.ndarray, values: np.ndarray, first: int, last: int, count: int) -> np.ndarray:
-    """[count, d]: the mean of values (linear between samples) over each of `count` equal pieces of [first, last]."""
+def boxes(t_ns: np.ndarray, values: Values, first: int, last: int, count: int, axes: np.ndarray | None = None) -> np.ndarray:
+    """[count, d]: the mean of the chosen axes' values (linear between samples) over each of `count` equal pieces of [first, last]."""
+    table = Table.of(values)
+    chosen = range(table.shape[1]) if axes is None else axes.tolist()
     seconds = (t_ns - first) / 1e9
     edges = np.linspace(0.0, (last - first) / 1e9, count + 1)
     known = np.unique(np.concatenate([edges, seconds[(seconds > 0) & (seconds < edges[-1])]]))
-    area = np.zeros((count, values.shape[1]))
-    for axis, column in enumerate(values.T):
-        line = np.interp(known, seconds, column)
+    area = np.zeros((count, len(chosen)))
+    for place, axis in enumerate(chosen):
+        line = np.interp(known, seconds, table.axis(axis))
         summed = np.concatenate([[0.0], np.cumsum(np.diff(known) * (line[1:] + line[:-1]) / 2)])
-        area[:, axis] = np.diff(np.interp(edges, known, summed))
+        area[:, place] = np.diff(np.interp(edges, known, summed))
     return np.asarray(area / np.diff(edges)[:, None], np.float32)
 
 
-def spread(values: np.ndarray) -> np.ndarray:
-    """[d]: the range of the middle half, what a short excursion at a start or an end hardly changes."""
-    low, high = np.quantile(values, [0.1, 0.9], axis=0)
-    return np.asarray(high - low)
+def spread(values: Values) -> np.ndarray:
+    """[d]: the range of the middle four fifths, what a short excursion at a start or an end hardly changes."""
+    table = Table.of(values)
+    found = np.zeros(table.shape[1])
+    for axes, part in table.parts():
+        low, high = np.quantile(part, [0.1, 0.9], axis=0)
+        found[axes] = high - low
+    return found
 
 
-def farthest(values: np.ndarray, most: int) -> np.ndarray:
+def farthest(values: Values, most: int) -> np.ndarray:
     """The axes of [n, d] with the widest spread, at most `most`, in their order; those that stand still are left out."""
     span = spread(values)
     chosen = np.argsort(-span, kind="stable")[:most]
     return np.sort(chosen[span[chosen] > 1e-6])
 
 
-def landmarks(values: np.ndarray, bits: int) -> np.ndarray:
-    """u64 [m], sorted and distinct: the hashes of the moments at which an axis of [n, d] crosses a level.
+def landmarks(values: Values, bits: int, most: int) -> np.ndarray:
+    """u64 [m], sorted and distinct: the `most` smallest hashes of the moments at which an axis of [n, d] crosses a level.
 
     Levels lie on a grid of half the power of four below an axis' range; each pair of other axes is named with it, to 2**-bits of the power
     of four below theirs. A cut that takes an axis' range below its power gives it another grid, so all is done again with the powers of
     four between: few cuts fall below both.
     """
-    axes = farthest(values, LANDMARK_AXES)
-    octave = np.log2(spread(values)[axes]) if len(axes) else np.zeros(0)
-    found = []
+    table = Table.of(values)
+    axes = farthest(table, LANDMARK_AXES)
+    octave = np.log2(spread(table)[axes]) if len(axes) else np.zeros(0)
+    found = np.zeros(0, np.uint64)
     for shift in (0, 1):
         scale = 2.0 ** (2 * np.floor((octave + shift) / 2) - shift)
         for place, axis in enumerate(axes):
-            at, crossed, share, way = crossings(values[:, axis] / (scale[place] / 2))
+            at, crossed, share, way = crossings(table.axis(axis) / (scale[place] / 2))
             beside = {}
             for other in np.delete(np.arange(len(axes)), place):
-                column = values[:, axes[other]]
+                column = table.axis(axes[other])
                 there = column[at] + share * (column[at + 1] - column[at])
                 beside[other] = fold([np.full(len(at), axes[other]), np.floor(there / (scale[other] / 2**bits))])
             own = fold([np.full(len(at), 2 * axis + shift), crossed, way])
-            found += [mix(own ^ mix(beside[one] + beside[two])) for one, two in combinations(beside, 2)]
-            if len(beside) < 2:
-                found.append(mix(own ^ sum(beside.values(), np.zeros(len(at), np.uint64))))
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+            company = [mix(beside[one] + beside[two]) for one, two in combinations(beside, 2)] or [sum(beside.values(), np.zeros(len(at), np.uint64))]
+            found = np.unique(np.concatenate([found, *(mix(own ^ named) for named in company)]))[:most]
+    return found
 
 
 def crossings(level: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

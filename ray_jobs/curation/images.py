@@ -3,24 +3,29 @@
 import numpy as np
 from scipy.ndimage import median_filter
 
-from ray_jobs.curation.axes import runs
+from ray_jobs.curation.agreement import sample
+from ray_jobs.curation.axes import runs, speeds
 from ray_jobs.curation.pictures import BACKGROUND, GRID, STRIP, crispness, grey, palette, per_frame, shrink, strip, thumbs
+from ray_jobs.curation.rows import Rows, Table
+from ray_jobs.curation.segments import PREFIX
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage, View
 from ray_jobs.curation.sync import clock_lag
 from ray_jobs.episode import EpisodeMeta
 
 SAME = 1.3  # grey levels (of 255): where no 8x8 block changed by more on average, a frame repeats the one before (codecs flicker by 1)
 FROZEN_S = 0.35  # a picture that stands for less is a slow camera's
-SAMPLED = 48  # pictures of a segment that make its background
+SAMPLED, SAMPLED_IN_ALL = 48, 480  # pictures of a segment, and of a long recording, that make its background
 GLITCH = 5.0  # grey levels by which a frame must leave the frames around it
 GLITCH_RATIO = 5.0  # and how many times what frames usually do
+STRETCH = 1 << 14  # frames that are looked at together
+LEAST_STATES = 3  # fewer say nothing about where the joints were
 
 
 class Images(Stage):
     """Light, blur, motion, repeated frames; a picture that stands while the arm moves; camera against joint clock; the view."""
 
     name = "image"
-    version = "3"
+    version = "4"
     reads = ("decode",)
     writes = ("image", "background", "opening", "closing", "palette")
     resources = Resources()
@@ -29,21 +34,23 @@ class Images(Stage):
         partial: Partial = {}
         for camera, view in segment.views.items():
             if len(view.frames):
-                partial.update({f"{camera}/{name}": value for name, value in look(view).items()})
+                partial.update({f"{camera}/{name}": value for name, value in look(view, segment.count).items()})
         return partial
 
     def merge(self, partials: list[Partial]) -> Partial:
         names = dict.fromkeys(name for part in partials for name in part)
         return {name: np.concatenate([part[name] for part in partials if name in part]) for name in names}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         scores: dict[str, float] = {}
         vectors: dict[str, np.ndarray] = {}
         cameras = sorted({name.rsplit("/", 1)[0] for name in merged})
         picture = None
         for camera in cameras:
             part = {name.rsplit("/", 1)[1]: value for name, value in merged.items() if name.rsplit("/", 1)[0] == camera}
-            scores.update({f"image.{name}:{camera}": value for name, value in summary(part, meta.fps).items()})
+            t_ns = rows.clocks[PREFIX + camera][0][: len(part["change"])]
+            found = summary(part, meta.fps, t_ns, joints_at(rows, t_ns))
+            scores.update({f"image.{name}:{camera}": value for name, value in found.items()})
             greys = part["greys"]
             third = max(1, len(greys) // 3)
             for name, some in (("background", greys), ("opening", greys[:third]), ("closing", greys[-third:])):
@@ -53,15 +60,13 @@ class Images(Stage):
         return Measured(scores, vectors, picture)
 
 
-def look(view: View) -> Partial:
-    """Per-frame numbers of one camera's part of a segment, small greys of some of its frames, and a few thumbnails."""
-    lumas = grey(np.concatenate([view.previous, view.frames]) if len(view.previous) else view.frames)
+def look(view: View, count: int) -> Partial:
+    """Per-frame numbers of one camera's part of a segment, small greys of some of its frames, and a few thumbnails: of many segments fewer each."""
+    lumas = grey(view.previous, view.frames)
     own = lumas[len(view.previous) :]
-    some = own[:: max(1, len(own) // SAMPLED)]
-    picks = np.unique(np.linspace(0, len(own) - 1, STRIP).round().astype(int))
+    some = own[:: max(1, len(own) // min(SAMPLED, max(1, SAMPLED_IN_ALL // count)))]
+    picks = np.unique(np.linspace(0, len(own) - 1, STRIP if count < STRIP else 1).round().astype(int))
     return {
-        "t": view.t_ns,
-        "joints": view.joints,
         **per_frame(lumas, len(view.previous)),
         "cells": shrink(own, GRID).reshape(len(own), -1).astype(np.uint8),
         "crisp": crispness(some),
@@ -70,8 +75,17 @@ def look(view: View) -> Partial:
     }
 
 
-def summary(part: Partial, fps: float) -> dict[str, float]:
-    """Scores of one camera over the whole episode.
+def joints_at(rows: Rows, t_ns: np.ndarray) -> Table:
+    """The state at the given times, f32 [n, d], linear between samples; [n, 0] where there is no usable state."""
+    times, state = rows.ordered("state")
+    if len(times) < LEAST_STATES:
+        return Table(len(t_ns), 0)
+    seconds, wanted = (times - times[0]) / 1e9, (t_ns - times[0]) / 1e9
+    return Table.made(len(t_ns), state.shape[1], ((axes, sample(seconds, part, wanted)) for axes, part in state.parts()))
+
+
+def summary(part: Partial, fps: float, t_ns: np.ndarray, joints: Table) -> dict[str, float]:
+    """Scores of one camera over the whole episode; joints [n, d] at its frames' times [n].
 
     light, contrast, sharp, crisp, change: medians. black, overexposed: share of such frames. repeated: share of frames that repeat the one
     before; frozen: share of frames in stretches that stand while the arm moves, frozen_s the longest. glitch: share of frames that leave what
@@ -81,8 +95,7 @@ def summary(part: Partial, fps: float) -> dict[str, float]:
     """
     change, light = part["change"].astype(np.float64), part["light"].astype(np.float64)
     rate = max(fps, 0.1)
-    strides = np.abs(np.diff(part["joints"].astype(np.float64), axis=0, prepend=part["joints"][:1]))
-    speed = np.linalg.norm(strides, axis=1)
+    speed = np.concatenate([[0.0], speeds(joints, by_span=False)])[: len(change)]
     same = np.nan_to_num(part["local"], nan=255.0) < SAME
     pace = np.percentile(speed, 90) if len(speed) else 0.0
     moving = speed > 0.1 * pace if pace > 1e-6 else np.zeros(len(speed), bool)
@@ -111,7 +124,7 @@ def summary(part: Partial, fps: float) -> dict[str, float]:
         "flicker": flicker(light),
         "dull_s": max((last - first for first, last in dull), default=0) / rate,
     }
-    found = clock_lag(part["t"], change, part["joints"].astype(np.float64))
+    found = clock_lag(t_ns, change, joints)
     if found is not None:
         scores["lag_s"], scores["lag_match"], scores["lag_gain"] = found
     return scores
@@ -121,8 +134,11 @@ def glitches(cells: np.ndarray) -> float:
     """cells [n, 64] u8 -> share of frames (one to three on end) that differ from a running median of seven as motion does not."""
     if len(cells) < 9:
         return 0.0
-    wide = cells.astype(np.float32)
-    away = np.abs(wide - median_filter(wide, size=(7, 1), mode="nearest")).mean(axis=1)
+    away = np.zeros(len(cells), np.float32)
+    for first in range(0, len(cells), STRETCH):  # with the three frames on either side
+        low, last = max(first - 3, 0), min(first + STRETCH, len(cells))
+        wide = cells[low : last + 3].astype(np.float32)
+        away[first:last] = np.abs(wide - median_filter(wide, size=(7, 1), mode="nearest")).mean(axis=1)[first - low : last - low]
     return float(np.mean(away > np.maximum(GLITCH, GLITCH_RATIO * np.percentile(away, 75))))
 
 

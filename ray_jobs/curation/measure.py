@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,7 +11,8 @@ import av
 import numpy as np
 import pyarrow as pa
 
-from ray_jobs.curation.segments import read_lengths, read_segment, segment_count, with_frames
+from ray_jobs.curation.rows import Rows
+from ray_jobs.curation.segments import read_lengths, read_rows, read_segment, segment_count, with_frames
 from ray_jobs.curation.stage import Measured, Partial, Picks, Segment, Stage, View, effective_versions, error_row, ledger_row
 from ray_jobs.curation.stages import DECODE, measuring
 from ray_jobs.episode import EpisodeMeta, Stream, read_meta
@@ -22,7 +23,7 @@ from ray_jobs.seam.store import Store
 # What content can cause. A StoreError is none of these: a store that fails says nothing about an episode.
 CONTENT_ERRORS = (DataError, av.error.FFmpegError, ValueError, IndexError, KeyError, ArithmeticError, np.linalg.LinAlgError)
 STREAM_ARRAYS = ("t_ns", "log_ns", "values")
-VIEW_ARRAYS = ("t_ns", "log_ns", "frames", "previous", "joints")
+VIEW_ARRAYS = ("t_ns", "log_ns", "frames", "previous")
 T = TypeVar("T")
 
 
@@ -124,18 +125,17 @@ def guarded(work: Callable[[], T]) -> tuple[T | None, str | None, float]:
 def load(store: Store, plan: Plan, piece: Piece) -> None:
     """Read the segment's streams, and its frames if a wanted stage reads them. Raises StoreError (NotFound: no such episode)."""
     started = time.perf_counter()
-    found, error, _ = guarded(lambda: read_segment(store, read_meta(store, piece.episode_id), piece.index, piece.count))
-    if found is None:
+    bare, error, _ = guarded(lambda: read_segment(store, read_meta(store, piece.episode_id), piece.index, piece.count))
+    if bare is None:
         piece.errors.update(dict.fromkeys(piece.wanted, error or ""))
         return
-    bare, state = found
     piece.segment = bare
     visual = [name for name in piece.wanted if DECODE.name in plan.stages[name].reads]
     if visual:
         wants = [plan.stages[name].picks for name in visual]
         picks = sorted({pick for pick in wants if pick})
         frame_px = plan.settings.frame_px if None in wants else None
-        full, error, _ = guarded(lambda: with_frames(bare, state, store, frame_px, picks))
+        full, error, _ = guarded(lambda: with_frames(bare, store, frame_px, picks))
         if full is None:
             piece.errors.update(dict.fromkeys(visual, error or ""))
         else:
@@ -162,9 +162,14 @@ def apply(stage: Stage, *pieces: Piece) -> None:
             piece.partials[stage.name] = made[place]
 
 
-def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta | None) -> list[dict[str, Any]]:
-    """The LEDGER rows of one episode, one per wanted stage, from all its pieces in any order. `meta`: None where every stage has an error."""
+def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta | None, store: Store) -> list[dict[str, Any]]:
+    """The LEDGER rows of one episode, one per wanted stage, from all its pieces in any order. `meta`: None where every stage has an error.
+
+    Samples come from the piece where it is the whole episode, else from the store. Raises StoreError.
+    """
     ordered = sorted(pieces, key=lambda piece: piece.index)
+    alone = ordered[0].segment if len(ordered) == 1 else None
+    whole: list[Rows] = []  # read once, where any stage gets so far
     rows = []
     for name in ordered[0].wanted:
         stage, version = plan.stages[name], plan.versions[name]
@@ -173,7 +178,9 @@ def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta | None) -> list[di
         measured = None
         if error is None and meta is not None:
             partials = [piece.partials[name] for piece in ordered]
-            measured, error, more = guarded(partial(_score, stage, partials, meta))
+            if not whole:
+                whole.append(Rows.of(alone.streams) if alone else read_rows(store, ordered[0].episode_id))
+            measured, error, more = guarded(partial(_score, stage, partials, meta, whole[0]))
             spent += more
         now = time.time_ns()
         if measured is None:
@@ -183,8 +190,8 @@ def finish(plan: Plan, pieces: list[Piece], meta: EpisodeMeta | None) -> list[di
     return rows
 
 
-def _score(stage: Stage, partials: list[Partial], meta: EpisodeMeta) -> Measured:
-    return stage.scores(stage.merge(partials), meta)
+def _score(stage: Stage, partials: list[Partial], meta: EpisodeMeta, rows: Rows) -> Measured:
+    return stage.scores(stage.merge(partials), meta, rows)
 
 
 def measure_here(store: Store, episode_id: str, plan: Plan, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -197,6 +204,7 @@ def measure_here(store: Store, episode_id: str, plan: Plan, wanted: Iterable[str
         load(store, plan, piece)
         for stage in plan.stages.values():
             apply(stage, piece)
-        piece.segment = None  # frames are not kept until the end
-        pieces.append(piece)
-    return finish(plan, pieces, meta)
+        if piece.segment:
+            piece.segment = replace(piece.segment, views={}, picked={})  # frames are not kept until the end
+        pieces.append(piece if count == 1 else replace(piece, segment=None))
+    return finish(plan, pieces, meta, store)

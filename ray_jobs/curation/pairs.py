@@ -4,15 +4,20 @@ Only for robots whose actions name the same axes as the state (or are as many). 
 two axes that both drift correlate by chance; what is left is compared at the delay that fits best over all axes.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
+from ray_jobs.curation.agreement import sample
+from ray_jobs.curation.rows import Table
+
 HIGHPASS_S = 1.5
 PERIOD_S = 0.04  # faster streams are thinned to this
 LAGS_S = (-0.8, 1.2)  # positive: the state follows the command
 LEAST = 25  # grid samples
+Form = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ def match_names(action: tuple[str, ...], state: tuple[str, ...], actions: int, s
     return tuple((number, number) for number in range(actions)) if actions == states else ()
 
 
-def pairs(state_t: np.ndarray, state: np.ndarray, action_t: np.ndarray, action: np.ndarray, matched: tuple[tuple[int, int], ...]) -> Pairs | None:
+def pairs(
+    state_t: np.ndarray, state: np.ndarray | Table, action_t: np.ndarray, action: np.ndarray | Table, matched: tuple[tuple[int, int], ...]
+) -> Pairs | None:
     """Times in s (increasing), state [n, s], action [m, a]; None where too little moves to tell."""
     if not matched or len(state_t) < LEAST or len(action_t) < LEAST:
         return None
@@ -53,39 +60,59 @@ def pairs(state_t: np.ndarray, state: np.ndarray, action_t: np.ndarray, action: 
     if (high - low) / period < LEAST:
         return None
     grid = np.arange(low, high + 1e-9, period)
-    command = _at(action_t, action[:, [pair[0] for pair in matched]], grid)
-    answer = _at(state_t, state[:, [pair[1] for pair in matched]], grid)
-    ordered, follows = np.ptp(command, axis=0), np.ptp(answer, axis=0)
+    command, answer = _at(action_t, action, [pair[0] for pair in matched], grid), _at(state_t, state, [pair[1] for pair in matched], grid)
+    ordered, follows = (np.subtract(*table.ends()[::-1]) for table in (command, answer))
     moving = (ordered > 1e-6) & (follows > 1e-6)
     if moving.sum() < 2:
         return None
     lags = list(range(round(LAGS_S[0] / period), round(LAGS_S[1] / period) + 1))
     width = max(3, round(HIGHPASS_S / period))
     fits = []
-    for told, done in (
-        (command - uniform_filter1d(command, width, axis=0), answer - uniform_filter1d(answer, width, axis=0)),  # a position
-        (command[:-1], np.diff(answer, axis=0)),  # a velocity or a step
-    ):
-        curve = [_fit(told[:, moving], done[:, moving], lag) for lag in lags]
-        fits.append((max(curve), lags[int(np.argmax(curve))], told, done))
+    for form in (_places, _strides):
+        each = np.zeros((len(lags), len(matched)))
+        for axes, told, done in _beside(command, answer, form, width):
+            each[:, axes] = [_fit(told, done, lag) for lag in lags]
+        curve = np.median(np.abs(each[:, moving]), axis=1)  # a flipped minority does not hide the delay
+        fits.append((float(curve.max()), lags[int(np.argmax(curve))], form))
     level = fits[0][0] > fits[1][0] - 0.05
-    r, lag, told, done = fits[0 if level else 1]
-    ahead, behind = _shifted(told, done, lag)
-    table = _correlations(ahead, behind)
+    r, lag, form = fits[0 if level else 1]
+    table = _correlations(command, answer, form, width, lag)
     diagonal = np.where(moving, np.diag(table), 0.0)
-    raw_ahead, raw_behind = _shifted(command, answer, lag)
-    slope = np.zeros(len(matched))
-    bias = np.zeros(len(matched))
-    if level:
-        centred = raw_ahead - raw_ahead.mean(axis=0)
-        slope = np.where(moving, (centred * raw_behind).sum(axis=0) / np.maximum((centred**2).sum(axis=0), 1e-12), 0.0)
-        bias = np.median(raw_ahead - raw_behind, axis=0)
+    slope, bias, frozen_s = np.zeros(len(matched)), np.zeros(len(matched)), np.zeros(len(matched))
+    for axes, told, done in _beside(command, answer, _as_they_are, width):
+        frozen_s[axes] = _frozen(told, done, ordered[axes], period)
+        if level:
+            ahead, behind = _shifted(told, done, lag)
+            centred = ahead - ahead.mean(axis=0)
+            slope[axes] = np.where(moving[axes], (centred * behind).sum(axis=0) / np.maximum((centred**2).sum(axis=0), 1e-12), 0.0)
+            bias[axes] = np.median(ahead - behind, axis=0)
     swap, swapped = _swap(table, diagonal, moving)
-    return Pairs(matched, r, lag * period, level, diagonal, slope, bias, swap, swapped, _frozen(command, answer, ordered, period))
+    return Pairs(matched, r, lag * period, level, diagonal, slope, bias, swap, swapped, frozen_s)
 
 
-def _at(times: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    return np.stack([np.interp(grid, times, column) for column in values.T], axis=1)
+def _at(times: np.ndarray, values: np.ndarray | Table, chosen: list[int], grid: np.ndarray) -> Table:
+    """The chosen axes on the grid."""
+    parts = Table.of(values).parts(chosen)
+    return Table.made(len(grid), len(chosen), ((axes, sample(times, part, grid)) for axes, part in parts), np.float64)
+
+
+def _places(told: np.ndarray, done: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The command is a position: both without their slow parts."""
+    return told - uniform_filter1d(told, width, axis=0), done - uniform_filter1d(done, width, axis=0)
+
+
+def _strides(told: np.ndarray, done: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The command is a velocity or a step."""
+    return told[:-1], np.diff(done, axis=0)
+
+
+def _as_they_are(told: np.ndarray, done: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    return told, done
+
+
+def _beside(command: Table, answer: Table, form: Form, width: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    for axes, told in command.parts():
+        yield axes, *form(told, answer.axes(range(axes.start, axes.stop)), width)
 
 
 def _shifted(told: np.ndarray, done: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,12 +121,10 @@ def _shifted(told: np.ndarray, done: np.ndarray, lag: int) -> tuple[np.ndarray, 
     return (told[: count - lag], done[lag:]) if lag >= 0 else (told[-lag:], done[: count + lag])
 
 
-def _fit(told: np.ndarray, done: np.ndarray, lag: int) -> float:
-    """Median over the axes of |correlation|: a flipped minority does not hide the delay."""
+def _fit(told: np.ndarray, done: np.ndarray, lag: int) -> np.ndarray:
+    """[k]: correlation of each axis."""
     ahead, behind = _shifted(told, done, lag)
-    if len(ahead) < LEAST // 2:
-        return 0.0
-    return float(np.median(np.abs(_paired(ahead, behind))))
+    return _paired(ahead, behind) if len(ahead) >= LEAST // 2 else np.zeros(told.shape[1])
 
 
 def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -108,11 +133,21 @@ def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(scale > 1e-15, (one * other).sum(axis=0) / np.maximum(scale, 1e-15), 0.0))
 
 
-def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _correlations(command: Table, answer: Table, form: Form, width: int, lag: int) -> np.ndarray:
     """[d, d]: row i, column j: command i beside state j."""
-    one, other = one - one.mean(axis=0), other - other.mean(axis=0)
-    scale = np.sqrt(np.outer((one**2).sum(axis=0), (other**2).sum(axis=0)))
-    return np.asarray(np.where(scale > 1e-15, one.T @ other / np.maximum(scale, 1e-15), 0.0))
+    count = len(command) - (form is _strides) - abs(lag)
+    ahead, behind = Table(count, command.shape[1], np.float64), Table(count, command.shape[1], np.float64)
+    sizes = np.zeros((2, command.shape[1]))
+    for axes, told, done in _beside(command, answer, form, width):
+        for number, (table, part) in enumerate(zip((ahead, behind), _shifted(told, done, lag), strict=True)):
+            centred = part - part.mean(axis=0)
+            sizes[number, axes] = (centred**2).sum(axis=0)
+            table.write(axes, centred)
+    scale = np.sqrt(np.outer(*sizes))
+    products = np.zeros(scale.shape)
+    for first, last in ahead.stretches():
+        products += ahead.rows(first, last).T @ behind.rows(first, last)
+    return np.asarray(np.where(scale > 1e-15, products / np.maximum(scale, 1e-15), 0.0))
 
 
 def _swap(table: np.ndarray, diagonal: np.ndarray, moving: np.ndarray) -> tuple[float, tuple[int, int]]:

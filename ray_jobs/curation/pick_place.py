@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ray_jobs.curation.rows import Rows
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage
 from ray_jobs.episode import EpisodeMeta
 
@@ -29,7 +30,7 @@ class PickPlace(Stage):
     def merge(self, partials: list[Partial]) -> Partial:
         return super().merge([part for part in partials if part] or [{}])
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         return Measured({f"task.{name}": value for name, value in outcome(merged["red"], merged["green"]).items()} if merged else {})
 
 

@@ -13,12 +13,16 @@ BLOCK = 8
 CHUNK = 32
 
 
-def grey(frames: np.ndarray) -> np.ndarray:
-    """[n, h, w, 3] u8 -> [n, h, w] u8, Rec. 601 luma."""
-    out = np.empty(frames.shape[:3], np.uint8)
-    for first in range(0, len(frames), CHUNK):  # in pieces that stay in the cache
-        part = frames[first : first + CHUNK].astype(np.uint16)
-        out[first : first + CHUNK] = (part[..., 0] * 77 + part[..., 1] * 150 + part[..., 2] * 29) >> 8
+def grey(*runs: np.ndarray) -> np.ndarray:
+    """Runs of frames, [n, h, w, 3] u8 each, one after the other -> [n, h, w] u8, Rec. 601 luma."""
+    runs = tuple(frames for frames in runs if len(frames)) or runs[:1]
+    out = np.empty((sum(len(frames) for frames in runs), *runs[0].shape[1:3]), np.uint8)
+    done = 0
+    for frames in runs:
+        for first in range(0, len(frames), CHUNK):  # in pieces that stay in the cache
+            part = frames[first : first + CHUNK].astype(np.uint16)
+            out[done + first : done + first + len(part)] = (part[..., 0] * 77 + part[..., 1] * 150 + part[..., 2] * 29) >> 8
+        done += len(frames)
     return out
 
 
@@ -27,7 +31,10 @@ def shrink(pictures: np.ndarray, size: int) -> np.ndarray:
     height, width = pictures.shape[1:]
     rows = np.minimum(np.arange(size + 1) * height // size, height - 1)
     columns = np.minimum(np.arange(size + 1) * width // size, width - 1)
-    summed = np.add.reduceat(np.add.reduceat(pictures.astype(np.float32), rows[:-1], axis=1), columns[:-1], axis=2)
+    summed = np.empty((len(pictures), size, size), np.float32)
+    for first in range(0, len(pictures), CHUNK):
+        part = pictures[first : first + CHUNK].astype(np.float32)
+        summed[first : first + CHUNK] = np.add.reduceat(np.add.reduceat(part, rows[:-1], axis=1), columns[:-1], axis=2)
     counts = np.maximum(np.diff(np.append(rows[:-1], height)), 1)[:, None] * np.maximum(np.diff(np.append(columns[:-1], width)), 1)[None, :]
     return np.asarray(summed / counts, dtype=np.float32)
 

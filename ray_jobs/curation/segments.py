@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from av.video.reformatter import VideoReformatter
 
-from ray_jobs.curation.agreement import sample
+from ray_jobs.curation.rows import Rows, Table
 from ray_jobs.curation.stage import Picks, Resources, Segment, Stage, View
 from ray_jobs.episode import EpisodeMeta, Stream, clip_key
 from ray_jobs.seam.errors import DataError
@@ -19,7 +19,6 @@ from ray_jobs.seam.ranges import readable
 from ray_jobs.seam.store import Store
 
 PREFIX = "camera:"
-LEAST_STATES = 3  # fewer say nothing about where the joints were
 USUAL_FPS = 30.0  # where a recording does not say
 
 
@@ -49,8 +48,8 @@ def segment_count(samples: dict[str, int], fps: float, segment_s: float) -> int:
     return max(1, math.ceil(max(frames or numbers, default=0) / max(fps, 0.1) / segment_s))
 
 
-def read_segment(store: Store, meta: EpisodeMeta, index: int, count: int) -> tuple[Segment, Stream | None]:
-    """Rows [index/count, (index+1)/count) of every stream; and the state throughout the cameras' rows, which its own share may not cover.
+def read_segment(store: Store, meta: EpisodeMeta, index: int, count: int) -> Segment:
+    """Rows [index/count, (index+1)/count) of every stream.
 
     Row groups of streams.parquet that hold none of it are not read. Raises StoreError (NotFound: no such episode).
     """
@@ -60,15 +59,30 @@ def read_segment(store: Store, meta: EpisodeMeta, index: int, count: int) -> tup
         shares = {name: bounds(length, index, count) for name, length in lengths.items()}
         own = [group for group in groups if group.holds(*shares[group.stream])]
         parts = _read(file, own)
-        streams = {}
-        for name, (first, last) in shares.items():
-            mine = [group for group in own if group.stream == name]
-            streams[name] = _rows(_joined([parts[group.number] for group in mine]), first - mine[0].first, last - mine[0].first)
-        times = [stream.t_ns for name, stream in streams.items() if name.startswith(PREFIX) and len(stream.t_ns)]
-        around = _around([group for group in groups if group.stream == "state"], times)
-        parts |= _read(file, [group for group in around if group.number not in parts])
-    state = _joined([parts[group.number] for group in around]) if around else streams.get("state")
-    return Segment(meta, index, count, streams), state
+    streams = {}
+    for name, (first, last) in shares.items():
+        mine = [group for group in own if group.stream == name]
+        streams[name] = _rows(_joined([parts[group.number] for group in mine]), first - mine[0].first, last - mine[0].first)
+    return Segment(meta, index, count, streams)
+
+
+def read_rows(store: Store, episode_id: str) -> Rows:
+    """All samples of an episode, of which few are in memory at a time. Raises StoreError (NotFound: no such episode)."""
+    clocks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    tables: dict[str, Table] = {}
+    with readable(store, _streams_key(episode_id)) as source:
+        file = pq.ParquetFile(source)
+        groups, lengths = _groups(file.metadata)
+        for group in groups:
+            part = _read(file, [group])[group.number]
+            count = lengths[group.stream]
+            if group.stream not in tables:
+                clocks[group.stream] = np.zeros(count, np.int64), np.zeros(count, np.int64)
+                tables[group.stream] = Table(count, part.values.shape[1])
+            for whole, some in zip(clocks[group.stream], (part.t_ns, part.log_ns), strict=True):
+                whole[group.first : group.first + group.rows] = some
+            tables[group.stream].put(group.first, part.values)
+    return Rows(clocks, tables)
 
 
 def read_lengths(store: Store, episode_id: str) -> dict[str, int]:
@@ -99,16 +113,14 @@ class _Group:
     number: int
     stream: str
     rows: int
-    earliest: int
-    latest: int
     first: int = 0
 
     @classmethod
     def of(cls, told: Any, number: int) -> "_Group":
-        name, times = told.column(0).statistics, told.column(1).statistics
-        if name is None or times is None or name.min != name.max:
+        name = told.column(0).statistics
+        if name is None or name.min != name.max:
             raise DataError("streams.parquet is not as ingest writes it: a row group does not say whose samples it holds")
-        return cls(number, name.min, told.num_rows, times.min, times.max)
+        return cls(number, name.min, told.num_rows)
 
     def holds(self, first: int, last: int) -> bool:
         """Whether rows [first, last) are among its own; of an empty share, row `first`, so that its width is known."""
@@ -128,18 +140,6 @@ def _read(file: pq.ParquetFile, groups: list[_Group]) -> dict[int, Stream]:
     return found
 
 
-def _around(groups: list[_Group], times: list[np.ndarray]) -> list[_Group]:
-    """The groups with samples in the window of these times, and the nearest ones before and after, in recorded order."""
-    if not times:
-        return []
-    low, high = min(int(part.min()) for part in times), max(int(part.max()) for part in times)
-    inside = [group for group in groups if group.latest >= low and group.earliest <= high]
-    before = max((group for group in groups if group.latest < low), key=lambda group: group.latest, default=None)
-    after = min((group for group in groups if group.earliest > high), key=lambda group: group.earliest, default=None)
-    found = [*inside, *(group for group in (before, after) if group)]
-    return sorted(found if sum(group.rows for group in found) >= LEAST_STATES else groups, key=lambda group: group.number)
-
-
 def _joined(parts: list[Stream]) -> Stream:
     if len(parts) == 1:
         return parts[0]
@@ -147,15 +147,16 @@ def _joined(parts: list[Stream]) -> Stream:
 
 
 def _rows(stream: Stream, first: int, last: int) -> Stream:
-    return Stream(stream.t_ns[first:last], stream.log_ns[first:last], stream.values[first:last])
+    """Copies, so that a partial which holds some of them does not hold their row groups."""
+    return Stream(stream.t_ns[first:last].copy(), stream.log_ns[first:last].copy(), stream.values[first:last].copy())
 
 
 def bounds(length: int, index: int, count: int) -> tuple[int, int]:
     return index * length // count, (index + 1) * length // count
 
 
-def with_frames(segment: Segment, state: Stream | None, store: Store, frame_px: int | None, picks: Sequence[Picks] = ()) -> Segment:
-    """Decode every camera's part once: every frame at `frame_px` (None: not wanted), and each of the picks. `state`: for the joints.
+def with_frames(segment: Segment, store: Store, frame_px: int | None, picks: Sequence[Picks] = ()) -> Segment:
+    """Decode every camera's part once: every frame at `frame_px` (None: not wanted), and each of the picks.
 
     Raises DataError where the video holds fewer frames than it says.
     """
@@ -183,7 +184,7 @@ def with_frames(segment: Segment, state: Stream | None, store: Store, frame_px: 
                 continue
             times = stream.t_ns[own]
             previous = frames[:lead] if pick is None else frames[:0]
-            view = View(times, stream.log_ns[own], first + int(own[0]), frames[lead:], previous, joints_at(state, times))
+            view = View(times, stream.log_ns[own], first + int(own[0]), frames[lead:], previous)
             (views if pick is None else picked[pick])[camera] = view
     return replace(segment, views=views, picked=picked)
 
@@ -223,25 +224,14 @@ def decode_sizes(source: str | BinaryIO, first: int, last: int, sizes: Sequence[
 
 def _seek(container: Any, stream: Any, first: int) -> int:
     """Jump to the last keyframe at or before frame `first`, by the file's own index; returns that keyframe's number."""
-    key = max((number for number, entry in enumerate(stream.index_entries) if entry.is_keyframe and number <= first), default=0)
+    entries = stream.index_entries
+    key = next((number for number in range(min(first, len(entries) - 1), 0, -1) if entries[number].is_keyframe), 0)  # a file of hours has a million
     if key == 0:
         return 0
-    container.seek(stream.index_entries[key].timestamp, stream=stream, backward=True)
+    container.seek(entries[key].timestamp, stream=stream, backward=True)
     return key
 
 
 def _fit(height: int, width: int, short_side: int) -> tuple[int, int]:
     shrink = min(1.0, short_side / min(height, width))
     return max(2, round(height * shrink)), max(2, round(width * shrink))
-
-
-def joints_at(state: Stream | None, t_ns: np.ndarray) -> np.ndarray:
-    """The state at the given times, [n, d] f32, linear between samples; [n, 0] where there is no usable state."""
-    if state is None or len(state.t_ns) < LEAST_STATES:
-        return np.zeros((len(t_ns), 0), np.float32)
-    finite = np.isfinite(state.values).all(axis=1)
-    times, first = np.unique(state.t_ns[finite], return_index=True)
-    if len(times) < LEAST_STATES:
-        return np.zeros((len(t_ns), 0), np.float32)
-    values = state.values[finite][first]
-    return sample((times - times[0]) / 1e9, values, (t_ns - times[0]) / 1e9).astype(np.float32)

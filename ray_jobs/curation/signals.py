@@ -3,15 +3,16 @@
 import numpy as np
 
 from ray_jobs.curation.agreement import agreement
-from ray_jobs.curation.axes import events, idleness, in_order, jumps, ranges, spikes, stuck, switches
+from ray_jobs.curation.axes import events, idleness, jumps, ranges, spikes, stuck, switches
 from ray_jobs.curation.pairs import match_names, pairs
+from ray_jobs.curation.rows import Rows, Table
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage
 from ray_jobs.curation.timing import timing, together
 from ray_jobs.episode import EpisodeMeta
 
 COVARIANCE_MAX = 16  # axes; the covariance of more is large, and hardly determined by an episode
 VALUES = ("state", "action")
-Table = dict[str, tuple[np.ndarray, np.ndarray]]  # stream -> (times ns, finite values) in order of time
+Moved = dict[str, tuple[np.ndarray, Table]]  # stream -> (times ns, finite values) in order of time
 
 
 class Signal(Stage):
@@ -23,25 +24,20 @@ class Signal(Stage):
     resources = Resources()
 
     def measure(self, segment: Segment) -> Partial:
-        """The rows themselves are the partial: some tens of bytes a sample, a hundredth of the frames."""
-        partial: Partial = {}
-        for name, stream in segment.streams.items():
-            partial[f"{name}/t"], partial[f"{name}/log"] = stream.t_ns, stream.log_ns
-            if name in VALUES:
-                partial[f"{name}/values"] = stream.values
-        return partial
+        """Nothing: its scores are of the rows themselves, which the store holds."""
+        return {}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         scores: dict[str, float] = {}
         vectors: dict[str, np.ndarray] = {}
-        clocks = {name: (merged[f"{name}/t"], merged[f"{name}/log"]) for name in sorted({name.rsplit("/", 1)[0] for name in merged})}
+        clocks = dict(sorted(rows.clocks.items()))
         clocks = {name: pair for name, pair in clocks.items() if len(pair[0]) >= 2}
         for name, (t_ns, log_ns) in clocks.items():
             scores.update({f"time.{key}:{name}": value for key, value in timing(t_ns, log_ns).items()})
         scores.update(together(clocks))
         if meta.success is not None:
             scores["success"] = float(meta.success)
-        table = _table(merged, scores)
+        table = _table(rows, scores)
         for name, (times, values) in table.items():
             names = meta.state_names if name == "state" else meta.action_names
             more, shapes = ranges(values)
@@ -50,7 +46,7 @@ class Signal(Stage):
             grips = switches(values, names)
             vectors[f"{name}.switch"] = grips.astype(np.float32)
             if grips.any():
-                scores[f"gripper.events:{name}"] = max(events(values[:, axis]) for axis in np.flatnonzero(grips))
+                scores[f"gripper.events:{name}"] = max(events(values.axis(axis)) for axis in np.flatnonzero(grips).tolist())
             if name == "state":
                 vectors["state.spike"] = np.where(grips, 0.0, spikes(values))
                 vectors["state.jump"] = np.where(grips, 0.0, jumps(values))
@@ -63,22 +59,21 @@ class Signal(Stage):
         return Measured(scores, vectors)
 
 
-def _table(merged: Partial, scores: dict[str, float]) -> Table:
-    table: Table = {}
+def _table(rows: Rows, scores: dict[str, float]) -> Moved:
+    table: Moved = {}
     for name in VALUES:
-        if f"{name}/values" not in merged or merged[f"{name}/values"].shape[1] == 0:
+        if name not in rows.tables or rows.tables[name].shape[1] == 0:
             continue
-        values = merged[f"{name}/values"].astype(np.float64)
-        finite = np.isfinite(values).all(axis=1)
-        scores[f"{name}.nonfinite"] = float(1 - finite.mean()) if len(values) else 0.0
-        scores[f"{name}.samples"] = float(len(values))
-        times, kept = in_order(merged[f"{name}/t"][finite], values[finite])
+        finite = rows.finite(name)
+        scores[f"{name}.nonfinite"] = float(1 - finite.mean()) if len(finite) else 0.0
+        scores[f"{name}.samples"] = float(len(finite))
+        times, kept = rows.ordered(name)
         if len(times) >= 3:
             table[name] = (times, kept)
     return table
 
 
-def _commands(table: Table, meta: EpisodeMeta, vectors: dict[str, np.ndarray]) -> dict[str, float]:
+def _commands(table: Moved, meta: EpisodeMeta, vectors: dict[str, np.ndarray]) -> dict[str, float]:
     scores: dict[str, float] = {}
     (state_t, state), (action_t, action) = table["state"], table["action"]
     origin = min(state_t[0], action_t[0])
@@ -98,6 +93,13 @@ def _commands(table: Table, meta: EpisodeMeta, vectors: dict[str, np.ndarray]) -
     return scores
 
 
-def moments(values: np.ndarray) -> np.ndarray:
+def moments(values: Table) -> np.ndarray:
     """[n, d] -> [d + d * d]: means, then the covariance: what the fleet's own joint relations are made of."""
-    return np.concatenate([values.mean(axis=0), np.cov(values, rowvar=False).reshape(-1)])
+    count, width = values.shape
+    total, products = np.zeros(width), np.zeros((width, width))
+    for first, last in values.stretches():
+        total += values.rows(first, last).sum(axis=0)
+    for first, last in values.stretches():
+        away = values.rows(first, last) - total / count
+        products += away.T @ away
+    return np.concatenate([total / count, (products / (count - 1)).reshape(-1)])

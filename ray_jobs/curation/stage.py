@@ -1,7 +1,8 @@
 """What a measuring stage is. Bring your own: subclass Stage, add it to `ray_jobs.curation.stages.measuring`.
 
 The unit of work is a segment, so that a three-hour recording fans out like a hundred short ones. A stage turns a segment
-into a small partial (per-frame numbers, never frames), partials are merged in any grouping, and scores come last.
+into a small partial (per-frame numbers, never frames), partials are merged in any grouping, and scores come last. Samples of states and actions
+are no partial: the store has them, and scores read them a few axes at a time.
 """
 
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_jobs.curation.rows import Rows
 from ray_jobs.episode import EpisodeMeta, Stream
 from ray_jobs.seam.configs import MeasureSettings
 from ray_jobs.seam.model import Strict, digest
@@ -46,7 +48,6 @@ class View:
     first: int
     frames: np.ndarray
     previous: np.ndarray
-    joints: np.ndarray  # [n, d] the state at the frames' times; d is 0 where there is none
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ class Stage:
         """Join neighbours, given in recorded order. Associative: merging merges gives the same."""
         return {name: np.concatenate([part[name] for part in partials]) for name in partials[0]}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
-        """The whole episode's numbers from its merged partials."""
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
+        """The whole episode's numbers from its merged partials, and from its samples, which `rows` gives some at a time."""
         raise NotImplementedError
 
 

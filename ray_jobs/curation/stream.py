@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -48,7 +49,7 @@ class Told:
     """
 
     rows: list[pa.Table] = field(default_factory=list)
-    partials: list[tuple[str, bytes]] = field(default_factory=list)  # with the episode
+    partials: list[tuple[str, np.ndarray]] = field(default_factory=list)  # with the episode; u8, which Ray hands on without a copy
     spans: list[Span] = field(default_factory=list)
     failed: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -93,6 +94,7 @@ class Work:
                     sent += len(data)
                     yield _way(piece.episode_id, piece=data)
             pieces[first : first + len(part)] = [_GONE] * len(part)  # their frames are not needed any more
+            del part, piece
         for piece in (piece for parts in waiting.values() for piece in parts):
             data = piece.to_bytes()
             sent += len(data)
@@ -127,7 +129,7 @@ class Work:
             del waiting[piece.episode_id]
             meta, done = meta or read_meta(self.store, piece.episode_id), piece.wanted
         piece.wanted = tuple(name for name in piece.wanted if name not in done)
-        rows = finish(self.plan, [replace(each, wanted=done) for each in pieces], meta)
+        rows = finish(self.plan, [replace(each, wanted=done) for each in pieces], meta, self.store)
         for row in rows:
             scoring = row["seconds"] - sum(each.seconds.get(row["stage"], 0.0) for each in pieces)
             spent[row["stage"]] = spent.get(row["stage"], 0.0) + scoring
@@ -207,7 +209,7 @@ def _told(batch: pa.Table) -> Told:
     told = Told()
     for episode, piece, rows, text in zip(batch["episode_id"], batch["piece"], batch["rows"], batch["told"], strict=True):
         if piece.as_buffer().size:
-            told.partials.append((episode.as_py(), piece.as_py()))
+            told.partials.append((episode.as_py(), np.frombuffer(piece.as_buffer(), np.uint8)))
         if rows.as_buffer().size:
             told.rows.append(pa.ipc.open_stream(rows.as_buffer()).read_all())
         if text.as_py():
@@ -217,10 +219,10 @@ def _told(batch: pa.Table) -> Told:
     return told
 
 
-def joined(store: Store, plan: Plan, *partials: bytes) -> bytes:
+def joined(store: Store, plan: Plan, *partials: np.ndarray) -> bytes:
     """The finished rows of one longer episode, as LEDGER bytes; run by a worker, since the sums over hours take a while."""
-    pieces = [Piece.from_bytes(data) for data in partials]
-    return _ledger_bytes(finish(plan, pieces, read_meta(store, pieces[0].episode_id)))
+    pieces = [Piece.from_bytes(pa.py_buffer(data)) for data in partials]
+    return _ledger_bytes(finish(plan, pieces, read_meta(store, pieces[0].episode_id), store))
 
 
 def calibrate(store: Store, plan: Plan, chain: Sequence[Operator], items: Sequence[Item]) -> dict[str, float]:

@@ -7,7 +7,7 @@ many episodes are at hand: orchestration/curation/value.py.
 import numpy as np
 
 from ray_jobs.curation.agreement import sample
-from ray_jobs.curation.embedding import ordered
+from ray_jobs.curation.rows import Rows
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage
 from ray_jobs.episode import EpisodeMeta
 
@@ -25,17 +25,10 @@ class Value(Stage):
     resources = Resources()
 
     def measure(self, segment: Segment) -> Partial:
-        partial: Partial = {}
-        for name in ("state", "action"):
-            if name in segment.streams:
-                partial[f"{name}/t"], partial[f"{name}/values"] = segment.streams[name].t_ns, segment.streams[name].values
-        return partial
+        return {}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
-        if not {"state/values", "action/values"} <= merged.keys():
-            return Measured({})
-        state_t, state = ordered(merged["state/t"], merged["state/values"])
-        action_t, action = ordered(merged["action/t"], merged["action/values"])
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
+        (state_t, state), (action_t, action) = rows.ordered("state"), rows.ordered("action")
         if len(state_t) < LEAST_MOMENTS or len(action_t) < LEAST_MOMENTS:
             return Measured({})
         first, last = max(state_t[0], action_t[0]), min(state_t[-1], action_t[-1])
@@ -44,7 +37,7 @@ class Value(Stage):
         width = state.shape[1] + len(AHEAD_S) * action.shape[1]
         count = int(np.clip(min(MOST_NUMBERS // width, len(action_t)), LEAST_MOMENTS, MOST_MOMENTS))
         moments = np.linspace(0.0, (last - first) / 1e9, count)
-        known = sample((state_t - first) / 1e9, state, moments)
-        rows = [np.clip(np.searchsorted((action_t - first) / 1e9, moments + ahead), 0, len(action_t) - 1) for ahead in AHEAD_S]
-        done = np.concatenate([action[row] for row in rows], axis=1)  # as recorded: a mean of neighbours would hide their noise
+        known = np.concatenate([sample((state_t - first) / 1e9, part, moments) for _, part in state.parts()], axis=1)
+        places = [np.clip(np.searchsorted((action_t - first) / 1e9, moments + ahead), 0, len(action_t) - 1) for ahead in AHEAD_S]
+        done = action.take(np.stack(places, axis=1).ravel()).rows(0, count * len(places)).reshape(count, -1)
         return Measured({"value.moments": float(count)}, {"value.state": known, "value.action": done})

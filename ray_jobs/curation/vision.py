@@ -44,10 +44,10 @@ class Vision(Layout):
     def measure(self, segment: Segment) -> Partial:
         view = first_view(segment)
         if view is None:
-            return self._partial(segment, None, project(np.zeros((0, 1), np.float32)))
+            return self._partial(None, project(np.zeros((0, 1), np.float32)))
         size = self.chosen.batch
         seen = [self._embed(view.frames[first : first + size]) for first in range(0, len(view.frames), size)]
-        return self._partial(segment, view, project(np.concatenate(seen)))
+        return self._partial(view, project(np.concatenate(seen)))
 
     def _embed(self, frames: np.ndarray) -> np.ndarray:
         """[n, d] f32 of norm sqrt(d), of frames [n, h, w, 3]. The batch is always full: its size may change the last bits of a product."""

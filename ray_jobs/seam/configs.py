@@ -118,7 +118,7 @@ class MeasureSettings(Strict):
     """How episodes are measured. `task` switches on the checks that know a task; foreign data has none."""
 
     task: str | None = None
-    segment_s: float = 60.0
+    segment_s: float = 20.0
     frame_px: int = 96  # shorter side of the frames that image checks see
     embedding: EmbeddingSettings | None = None  # None: the built-in layout
     caption: CaptionSettings | None = None  # None: the heuristic tagger alone

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from ray_jobs.curation.rows import Rows
 from ray_jobs.curation.stage import Measured, Partial, Picks, Resources, Segment, Stage
 from ray_jobs.episode import EpisodeMeta
 from ray_jobs.seam.errors import DataError
@@ -29,7 +30,7 @@ class Held(Stage):
             raise DataError("this one I do not like")
         return [{"seen": segment.views["front"].frames.mean(axis=(1, 2)) @ self.model} for segment in segments]
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         return Measured({"held.mean": float(merged["seen"].mean()), "held.frames": float(len(merged["seen"]))})
 
 
@@ -49,5 +50,5 @@ class Served(Stage):
         time.sleep(self.service_s)
         return {"seen": np.ones(1)}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         return Measured({"served.segments": float(len(merged["seen"]))})

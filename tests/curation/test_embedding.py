@@ -100,14 +100,14 @@ def test_landmarks_do_not_hang_on_pace_or_rate(seed: int) -> None:
     path = np.cumsum(draw.normal(size=(12, 4)), axis=0)
     slow = np.stack([np.interp(np.linspace(0, 11, 400), np.arange(12), column) for column in path.T], axis=1)
     uneven = np.stack([np.interp(11 * np.linspace(0, 1, 600) ** 1.2, np.arange(12), column) for column in path.T], axis=1)
-    one, other = set(landmarks(slow, 3).tolist()), set(landmarks(uneven, 3).tolist())
+    one, other = set(landmarks(slow, 3, 9999).tolist()), set(landmarks(uneven, 3, 9999).tolist())
     if (farthest(slow, 4) == farthest(uneven, 4)).all():
         assert len(one & other) > 0.2 * min(len(one), len(other))
 
 
 def test_landmarks_of_one_axis_and_of_none() -> None:
-    assert len(landmarks(np.sin(np.linspace(0, 9, 100))[:, None], 3)) > 2
-    assert len(landmarks(np.ones((100, 3)), 3)) == 0
+    assert len(landmarks(np.sin(np.linspace(0, 9, 100))[:, None], 3, 99)) > 2
+    assert len(landmarks(np.ones((100, 3)), 3, 99)) == 0
     assert len(sketch(np.zeros(0, np.uint64), 4)) == 0
 
 

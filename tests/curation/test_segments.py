@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_jobs import episode as at_rest
-from ray_jobs.curation.segments import bounds, decode, joints_at, read_segment, with_frames
+from ray_jobs.curation.images import joints_at
+from ray_jobs.curation.rows import Rows
+from ray_jobs.curation.segments import bounds, decode, read_rows, read_segment, with_frames
 from ray_jobs.curation.stage import Picks
 from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream, clip_key, read_episode, read_meta, write_episode
 from ray_jobs.seam.ranges import AHEAD_BYTES, WHOLE_BYTES, _Ranges, readable
@@ -46,12 +48,12 @@ def test_the_parts_of_a_recording_are_the_recording(tmp_path_factory: pytest.Tem
     parts = [read_segment(store, whole.meta, index, count) for index in range(count)]
     for name, stream in whole.streams.items():
         for field in ("t_ns", "log_ns", "values"):
-            joined = np.concatenate([getattr(segment.streams[name], field) for segment, _ in parts])
+            joined = np.concatenate([getattr(segment.streams[name], field) for segment in parts])
             assert np.array_equal(joined, getattr(stream, field)), (name, field)
-    for segment, state in parts:
-        if not len(times := segment.streams["camera:front"].t_ns):
-            continue
-        np.testing.assert_allclose(joints_at(state, times), joints_at(whole.streams["state"], times), atol=1e-5)
+    rows, times = read_rows(store, ID), whole.streams["camera:front"].t_ns
+    for name, stream in whole.streams.items():
+        assert np.array_equal(rows.clocks[name], (stream.t_ns, stream.log_ns)) and np.array_equal(rows.tables[name].rows(0, len(stream.t_ns)), stream.values)
+    assert np.array_equal(joints_at(rows, times).rows(0, len(times)), joints_at(Rows.of(whole.streams), times).rows(0, len(times)))
 
 
 def test_picks_are_every_so_many_frames_whatever_the_segments(store: Store) -> None:
@@ -61,13 +63,13 @@ def test_picks_are_every_so_many_frames_whatever_the_segments(store: Store) -> N
     for count in (1, 3):
         seen = []
         for index in range(count):
-            segment, state = read_segment(store, meta, index, count)
-            full = with_frames(segment, state, store, 48, picks)
+            segment = read_segment(store, meta, index, count)
+            full = with_frames(segment, store, 48, picks)
             first, last = bounds(50, index, count)
             assert len(full.views["front"].frames) == last - first == len(full.picked[picks[1]]["front"].frames)
             assert full.views["front"].frames.shape[1] == 48
             seen.append(full.picked[picks[0]]["front"])
-            alone = with_frames(segment, state, store, None, picks[:1])
+            alone = with_frames(segment, store, None, picks[:1])
             assert not alone.views and np.array_equal(alone.picked[picks[0]]["front"].frames, seen[-1].frames)
         assert np.array_equal(np.concatenate([view.frames for view in seen]), every[::5])
         assert np.array_equal(np.concatenate([view.t_ns for view in seen]), make(count=50).t_ns[::5])

@@ -118,7 +118,7 @@ def test_an_episode_is_told_in_words_that_name_their_source(store: Store) -> Non
     save(store, made, ID)
     tags = tags_of(store)
     assert tags["task"] == "test" and tags["cameras"] == "front" and tags["picture"] == "sharp"
-    assert tags["caption.by"] == tags["tags.by"] == "heuristic 1"
+    assert tags["caption.by"] == tags["tags.by"] == "heuristic 2"
     assert tags["caption"].startswith("test; 1 move") and "outcome" not in tags  # the recording does not say
     assert tags == tags_of(store) == tags_of(store, MeasureSettings(segment_s=1.5)) | {"moving": tags["moving"], "caption": tags["caption"]}
 
@@ -284,7 +284,7 @@ def test_the_second_pass_captions_what_lacks_it_and_a_bad_clip_stays_alone(store
     assert len(server.asked) == 4 and again.output_digest == result.output_digest
     decided = {row["episode_id"]: row for row in decide(store, DAY, key, result.output["stages"], Thresholds.load()).rows}
     assert decided[names[0]]["tags"]["caption"] == ANSWER["caption"] and decided[names[0]]["tags"]["caption.by"] == "http m"
-    assert decided[names[0]]["tags"]["colours"] and decided[names[0]]["tags"]["tags.by"] == "heuristic 1"
+    assert decided[names[0]]["tags"]["colours"] and decided[names[0]]["tags"]["tags.by"] == "heuristic 2"
     assert decided[names[1]]["verdict"] == "quarantined"
     assert [reason.split(":")[1] for reason in decided[names[1]]["reasons"]] == [" image"]  # neither the tags nor the caption quarantine
     server.script = [(401, {})]

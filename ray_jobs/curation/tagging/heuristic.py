@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 
+from ray_jobs.curation.axes import speeds
+from ray_jobs.curation.rows import Rows
 from ray_jobs.curation.stage import Measured, Partial, Picks, Resources, Segment, Stage
 from ray_jobs.episode import EpisodeMeta
 
@@ -23,46 +25,46 @@ class Tags(Stage):
     """Task, outcome, moves and pauses, gripper events, colours, light and blur; a caption made of them; and who says so."""
 
     name = "tags"
-    version = "1"
+    version = "2"
     reads = ("decode",)
     picks = Picks(px=96, fps=0.5)
     writes = ("tags",)
     resources = Resources()
 
     def measure(self, segment: Segment) -> Partial:
-        """Speed and gripper positions of each sample, colours and light of each picked frame of the first camera."""
-        partial = {**motion(segment), "colours": np.zeros((0, len(COLOURS)), np.float32), "look": np.zeros((0, 2), np.float32)}
+        """Colours and light of each picked frame of the first camera."""
         if segment.views and len(frames := segment.views[min(segment.views)].frames):
-            partial |= {"colours": colour_shares(frames), "look": look(frames)}
-        return partial
+            return {"colours": colour_shares(frames), "look": look(frames)}
+        return {"colours": np.zeros((0, len(COLOURS)), np.float32), "look": np.zeros((0, 2), np.float32)}
 
-    def scores(self, merged: Partial, meta: EpisodeMeta) -> Measured:
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
         tags = {"task": " ".join(meta.task.split())[:LONGEST_TASK]} if meta.task.strip() else {}
         if meta.success is not None:
             tags |= {"outcome": "success" if meta.success else "failure", "outcome.by": "the recording"}
-        tags |= motion_tags(merged["t"], merged["speed"]) | gripper_tags(merged["t"], merged["grip"]) | picture_tags(merged["colours"], merged["look"])
+        tags |= motion_tags(*motion(rows)) | gripper_tags(*grips(rows, meta)) | picture_tags(merged["colours"], merged["look"])
         tags["cameras"] = ", ".join(sorted(meta.cameras)) or "none"
         by = f"heuristic {self.version}"
         return Measured({}, tags={**tags, "caption": caption(tags), "caption.by": by, "tags.by": by})
 
 
-def motion(segment: Segment) -> Partial:
-    """t [n] ns, speed [n] (norm of the state's change per second, NaN at a segment's first sample), grip [n, g]: the axes named like a gripper."""
-    stream, action = segment.streams.get("state"), segment.streams.get("action")
-    grips, grip_names = stream, segment.meta.state_names
-    if action is not None and not any(map(GRIPPER.search, grip_names)):
-        grips, grip_names = action, segment.meta.action_names
-    if stream is None or not stream.values.shape[1]:
-        return {"t": np.zeros(0, np.int64), "speed": np.zeros(0, np.float32), "grip": np.zeros((0, 0), np.float32)}
-    seconds = np.diff(stream.t_ns) / 1e9
-    strides = np.linalg.norm(np.diff(stream.values.astype(np.float64), axis=0), axis=1)
-    speed = np.divide(strides, seconds, out=np.full(len(seconds), np.nan), where=seconds > 0)
-    axes = [axis for axis, name in enumerate(grip_names) if GRIPPER.search(name) and grips is not None and axis < grips.values.shape[1]]
-    grip = np.zeros((len(stream.t_ns), len(axes)), np.float32)
-    if axes and grips is not None and len(grips.t_ns):
-        newest = np.clip(np.searchsorted(grips.t_ns, stream.t_ns, side="right") - 1, 0, None)
-        grip = grips.values[newest][:, axes]
-    return {"t": stream.t_ns, "speed": np.concatenate([[np.nan], speed]).astype(np.float32), "grip": grip}
+def motion(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """(t [n] ns, speed [n]: norm of the state's change per second) of every sample but the first; NaN where time stands."""
+    state = rows.tables.get("state")
+    if state is None or not state.shape[1] or not len(state):
+        return np.zeros(0, np.int64), np.zeros(0)
+    t_ns = rows.clocks["state"][0]
+    seconds, strides = np.diff(t_ns) / 1e9, speeds(state, by_span=False)
+    return t_ns[1:], np.divide(strides, seconds, out=np.full(len(seconds), np.nan), where=seconds > 0)
+
+
+def grips(rows: Rows, meta: EpisodeMeta) -> tuple[np.ndarray, np.ndarray]:
+    """(t [n] ns, [n, g]): the axes named like a gripper, of the state, or of the actions where the state has none."""
+    for stream, names in (("state", meta.state_names), ("action", meta.action_names)):
+        table = rows.tables.get(stream)
+        axes = [axis for axis, name in enumerate(names) if GRIPPER.search(name) and table is not None and axis < table.shape[1]]
+        if table is not None and axes:
+            return rows.clocks[stream][0], table.axes(axes)
+    return np.zeros(0, np.int64), np.zeros((0, 0))
 
 
 def motion_tags(t_ns: np.ndarray, speed: np.ndarray) -> dict[str, str]:
