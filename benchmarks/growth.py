@@ -7,6 +7,7 @@
 """
 
 import argparse
+import multiprocessing
 import os
 import tempfile
 import threading
@@ -143,7 +144,13 @@ def _store() -> Iterator[Store]:
 
 
 def _recorded(store: Store, lengths_s: dict[str, float]) -> str:
-    """Episodes of these lengths: 14 joints at 100 Hz, one 128x96 camera at 30 Hz; one video serves all of one length. The table's key."""
+    """Episodes of these lengths. Their table's key. Made in a process of its own, whose memory is not the job's."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_record, (store, lengths_s))
+
+
+def _record(store: Store, lengths_s: dict[str, float]) -> str:
+    """14 joints at 100 Hz, one 128x96 camera at 30 Hz; one video serves all of one length."""
     videos: dict[float, Path] = {}
     with tempfile.TemporaryDirectory() as folder:
         for episode_id, seconds in lengths_s.items():

@@ -49,6 +49,7 @@ class Thresholds(Strict):
     max_jump: float
     min_spike: float
     min_jump: float
+    max_glitch_ratio: float
     max_sudden_spreads: float
     max_noise_ratio: float
     min_noise_share: float

@@ -102,11 +102,11 @@ def peak_offset(curve: np.ndarray, best: int) -> float:
 def _explained(spread: np.ndarray, own: np.ndarray, coupled: np.ndarray) -> float:
     """Mean R2, adjusted for the number of regressors, over the axes that move; NaN where none does."""
     matched = _matched(spread, own)
-    return matched if matched > PAIRED_R2 or not np.isfinite(coupled).any() else float(coupled[_moving(spread)].mean())
+    return matched if matched > PAIRED_R2 or not np.isfinite(coupled).any() else _matched(spread, coupled)
 
 
-def _matched(spread: np.ndarray, own: np.ndarray) -> float:
-    return float(own[moving].mean()) if (moving := _moving(spread)).any() else float("nan")
+def _matched(spread: np.ndarray, explained: np.ndarray) -> float:
+    return float(explained[moving].mean()) if (moving := _moving(spread)).any() else float("nan")
 
 
 def _moving(spread: np.ndarray) -> np.ndarray:

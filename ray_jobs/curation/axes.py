@@ -95,6 +95,23 @@ def spikes(values: Values) -> np.ndarray:
     return found
 
 
+def glitches(values: Values) -> np.ndarray:
+    """[d]: the largest distance of a sample from the cubic through the two on either side, over what is usual on the axis.
+
+    Usual: twice its own upper quartile, and a hundredth of the largest span of all axes. Finer than `spikes`, since motion is smooth, and of use
+    only beside other episodes of the robot, since contacts are not.
+    """
+    table = Table.of(values)
+    found = np.zeros(table.shape[1])
+    if len(table) < 8:
+        return found
+    widest = _widest(table)
+    for axes, part in table.parts():
+        away = np.abs(part[2:-2] - (4 * (part[1:-3] + part[3:-1]) - part[:-4] - part[4:]) / 6)
+        found[axes] = away.max(axis=0) / (2 * np.percentile(away, 75, axis=0) + 0.01 * widest + 1e-9)
+    return found
+
+
 def jumps(values: Values) -> np.ndarray:
     """[d]: the largest step that does not come back, over the fastest of the steps around it and the axis' usual step.
 

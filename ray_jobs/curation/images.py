@@ -17,6 +17,7 @@ FROZEN_S = 0.35  # a picture that stands for less is a slow camera's
 SAMPLED, SAMPLED_IN_ALL = 48, 480  # pictures of a segment, and of a long recording, that make its background
 GLITCH = 5.0  # grey levels by which a frame must leave the frames around it
 GLITCH_RATIO = 5.0  # and how many times what frames usually do
+STUTTER = 0.3  # of the change of either neighbour
 STRETCH = 1 << 14  # frames that are looked at together
 LEAST_STATES = 3  # fewer say nothing about where the joints were
 
@@ -88,10 +89,11 @@ def summary(part: Partial, fps: float, t_ns: np.ndarray, joints: Table) -> dict[
     """Scores of one camera over the whole episode; joints [n, d] at its frames' times [n].
 
     light, contrast, sharp, crisp, change: medians. black, overexposed: share of such frames. repeated: share of frames that repeat the one
-    before; frozen: share of frames in stretches that stand while the arm moves, frozen_s the longest. glitch: share of frames that leave what
-    the frames on either side agree on. burst, painted, torn: share of frames far sharper, far plainer or far more striped than the episode's
-    median. flicker: upper quartile of the light's change of direction from frame to frame, over the light. dull_s: longest stretch under half
-    the episode's own sharpness (s). lag_s, lag_match, lag_gain: see `clock_lag`.
+    before; stutter: share of frames that change by less than a third of what either neighbour does. frozen: share of frames in stretches that
+    stand while the arm moves, frozen_s the longest. glitch: share of frames that leave what the frames on either side agree on. burst, painted,
+    torn: share of frames far sharper, far plainer or far more striped than the episode's median. flicker: upper quartile of the light's change
+    of direction from frame to frame, over the light. dull_s: longest stretch under half the episode's own sharpness (s). lag_s, lag_match,
+    lag_gain: see `clock_lag`.
     """
     change, light = part["change"].astype(np.float64), part["light"].astype(np.float64)
     rate = max(fps, 0.1)
@@ -115,6 +117,7 @@ def summary(part: Partial, fps: float, t_ns: np.ndarray, joints: Table) -> dict[
         "crisp": float(np.median(part["crisp"])),
         "change": float(np.nanmedian(change)) if np.isfinite(change).any() else 0.0,
         "repeated": float(same[1:].mean()) if len(same) > 1 else 0.0,
+        "stutter": stutter(change),
         "frozen": sum(frozen) / max(len(change), 1),
         "frozen_s": max(frozen, default=0) / rate,
         "glitch": glitches(part["cells"]),
@@ -140,6 +143,13 @@ def glitches(cells: np.ndarray) -> float:
         wide = cells[low : last + 3].astype(np.float32)
         away[first:last] = np.abs(wide - median_filter(wide, size=(7, 1), mode="nearest")).mean(axis=1)[first - low : last - low]
     return float(np.mean(away > np.maximum(GLITCH, GLITCH_RATIO * np.percentile(away, 75))))
+
+
+def stutter(change: np.ndarray) -> float:
+    """A repeated frame of a picture that moves, which a codec's later refinement keeps from being the same."""
+    if len(change) < 9:
+        return 0.0
+    return float(np.mean(change[1:-1] < STUTTER * np.minimum(change[:-2], change[2:])))  # the first is NaN, and below nothing
 
 
 def flicker(light: np.ndarray) -> float:

@@ -117,7 +117,8 @@ def guarded(work: Callable[[], T]) -> tuple[T | None, str | None, float]:
     try:
         return work(), None, time.perf_counter() - started
     except CONTENT_ERRORS as error:
-        text = str(error).strip() or type(error).__name__
+        told = error.strerror if isinstance(error, av.error.FFmpegError) else None  # its text names the file, wherever that was fetched to
+        text = (told or str(error)).strip() or type(error).__name__
         kind = "" if isinstance(error, DataError) else f"{type(error).__name__}: "
         return None, f"{kind}{text.splitlines()[0][:300]}", time.perf_counter() - started
 

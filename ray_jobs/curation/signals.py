@@ -3,7 +3,7 @@
 import numpy as np
 
 from ray_jobs.curation.agreement import agreement
-from ray_jobs.curation.axes import events, idleness, jumps, ranges, spikes, stuck, switches
+from ray_jobs.curation.axes import events, glitches, idleness, jumps, ranges, spikes, stuck, switches
 from ray_jobs.curation.pairs import match_names, pairs
 from ray_jobs.curation.rows import Rows, Table
 from ray_jobs.curation.stage import Measured, Partial, Resources, Segment, Stage
@@ -19,7 +19,7 @@ class Signal(Stage):
     """Rates, gaps, clocks, ranges, spikes, stuck joints, idleness, smoothness, grippers, and whether the arm does what it is told."""
 
     name = "signal"
-    version = "2"
+    version = "3"
     writes = ("time", "state", "action", "command", "pair", "idle", "gripper", "duration_s", "success")
     resources = Resources()
 
@@ -49,6 +49,7 @@ class Signal(Stage):
                 scores[f"gripper.events:{name}"] = max(events(values.axis(axis)) for axis in np.flatnonzero(grips).tolist())
             if name == "state":
                 vectors["state.spike"] = np.where(grips, 0.0, spikes(values))
+                vectors["state.glitch"] = np.where(grips, 0.0, glitches(values))
                 vectors["state.jump"] = np.where(grips, 0.0, jumps(values))
                 vectors["state.stuck_s"] = stuck(times, values)
                 scores.update(idleness(times, values))

@@ -4,6 +4,7 @@ Between operators goes a table with one row per piece; finished LEDGER rows and 
 An episode whose segments are all in one batch is finished by the worker that measured it; the pieces of a longer one come out as partials.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -95,6 +96,7 @@ class Work:
                     yield _way(piece.episode_id, piece=data)
             pieces[first : first + len(part)] = [_GONE] * len(part)  # their frames are not needed any more
             del part, piece
+            _give_back()
         for piece in (piece for parts in waiting.values() for piece in parts):
             data = piece.to_bytes()
             sent += len(data)
@@ -148,6 +150,13 @@ class Work:
 
 
 _GONE = Piece("", 0, 1, ())
+_LIBC = ctypes.CDLL(None)
+
+
+def _give_back() -> None:
+    """Return to the system what a segment's frames took: glibc keeps tens of MB a worker in holes between small things."""
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
 
 
 def _way(episode_id: str = "", piece: bytes = b"", rows: bytes = b"", told: str = "") -> pa.Table:

@@ -86,6 +86,10 @@ def jumped(t_s: np.ndarray, log_s: np.ndarray, values: np.ndarray) -> None:
     values[30, 2] += 4.0
 
 
+def jerked(t_s: np.ndarray, log_s: np.ndarray, values: np.ndarray) -> None:
+    values[30, 0] += 4.0
+
+
 def stood(t_s: np.ndarray, log_s: np.ndarray, values: np.ndarray) -> None:
     values[30:45] = values[30]
 
@@ -104,6 +108,15 @@ def froze(t_s: np.ndarray, log_s: np.ndarray, values: np.ndarray) -> None:
         ("not_a_number: 5.0% of the states are NaN", altered("state", missing), (3.0, 3.2)),
         ("jump: state axis 2 moves 4 in one sample", altered("state", jumped), (2.9, 3.1)),
         ("jump: the worst axis is looked for", altered("state", jumped), (2.9, 3.1)),
+        ("spike: state axis 2 leaves its course", altered("state", jumped), (2.9, 3.1)),
+        ("spike: the worst axis is looked for", altered("state", jumped), (2.9, 3.1)),
+        ("rough_motion: state.roughness is 3, usually 1", altered("state", jumped), (2.9, 3.1)),
+        ("rough_commands: action.roughness is 3, usually 1", altered("action", jerked), (2.9, 3.1)),
+        ("repeated_states: state.repeats is 0.3, usually 0", altered("state", stood), (3.0, 4.4)),
+        ("dead_commands: the commands never change while the joints move", altered("action", froze), (3.0, 4.4)),
+        ("clipped: action axis 1 lies at its own extreme", altered("action", froze), (3.0, 4.4)),
+        ("task_failed: the block ends 3 sides from the target", ordinary(), (5.4, 5.9)),
+        ("marked_failed: the recording says itself that it did not succeed", ordinary(), (5.4, 5.9)),
         ("out_of_range: state axis 2 leaves the fleet's range", altered("state", jumped), (2.9, 3.1)),
         ("idle: the arm stands still for 1.5 s on end", altered("state", stood), (3.1, 4.4)),
         ("stuck_joint: state axis 1 keeps one value", altered("state", froze), (3.0, 4.4)),
@@ -112,8 +125,12 @@ def froze(t_s: np.ndarray, log_s: np.ndarray, values: np.ndarray) -> None:
         ("black: 17% of the front frames hold no light", seen(light=(slice(30, 40), 3.0)), (3.0, 3.9)),
         ("overexposed: 17% of the front frames are half white", seen(light=(slice(30, 40), 250.0)), (3.0, 3.9)),
         ("frozen_camera: 17% of the front frames stand", seen(change=(slice(30, 40), 0.0)), (3.0, 3.9)),
+        ("repeated_frames: image.stutter of front is 0.1, usually 0", seen(change=(slice(30, 31), 0.5)), (3.0, 3.0)),
+        ("badly_exposed: image.light of front is 60, usually 120", seen(light=(slice(30, 40), 60.0)), (3.0, 3.9)),
+        ("low_contrast: image.contrast of front is 5, usually 40", seen(sharp=(slice(30, 31), 3.0)), (3.0, 3.0)),
+        ("noisy_picture: image.sharp of front is 900, usually 300", seen(sharp=(slice(30, 31), 900.0)), (3.0, 3.0)),
         ("blur: front is 10% as sharp as usual", seen(sharp=(slice(30, 31), 3.0)), (3.0, 3.0)),
-        ("corrupt: front breaks", seen(change=(slice(30, 31), 90.0)), (3.0, 3.0)),
+        ("corrupt_picture: front breaks", seen(change=(slice(30, 31), 90.0)), (3.0, 3.0)),
         ("command_lag: apart", ordinary(), None),
         ("axis_flip: action axis 1 goes against its joint", ordinary(), None),
         ("camera_lag: front shows motion +0.4 s late", ordinary(), None),

@@ -1,5 +1,7 @@
 """Each stage on small episodes of numbers, with mild and strong defects planted here."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,10 +17,10 @@ from ray_jobs.curation.stage import Segment, Stage, effective_versions
 from ray_jobs.curation.stages import DECODE, measuring
 from ray_jobs.curation.sync import clock_lag
 from ray_jobs.curation.timing import timing
-from ray_jobs.episode import open_clip
+from ray_jobs.episode import clip_key, open_clip
 from ray_jobs.seam.configs import MeasureSettings
 from ray_jobs.seam.errors import NotFound, UserError
-from ray_jobs.seam.store import Store
+from ray_jobs.seam.store import Store, StoreConfig
 from tests.curation.synthetic import Made, make, save
 
 ID = "0" * 32
@@ -203,6 +205,16 @@ def test_an_episode_without_pictures_or_actions_is_measured(store: Store) -> Non
     made = make()
     scores = measured(store, made.but(frames=made.frames[:0], actions=made.actions[:0]))
     assert scores["state.span"] > 0 and not any(name.startswith(("image", "command")) for name in scores)
+
+
+def test_an_error_does_not_say_where_the_file_was_read(tmp_path: Path) -> None:
+    told = []
+    for name in ("here", "elsewhere"):
+        store = Store(StoreConfig.local(tmp_path / name))
+        save(store, make(), ID)
+        store.put(clip_key(ID, "front"), b"no video at all")
+        told.append([row["error"] for row in measure_here(store, ID, Plan.of(MeasureSettings(), [Signal(), Images()]))])
+    assert told[0] == told[1] == [None, "InvalidDataError: Invalid data found when processing input"]
 
 
 def test_an_absent_episode_is_told_apart_from_a_bad_one(store: Store) -> None:

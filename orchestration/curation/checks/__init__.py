@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from orchestration.curation.checks.case import Case, Check
 from orchestration.curation.checks.commands import beside_joints, commands, offsets
 from orchestration.curation.checks.habits import habits
-from orchestration.curation.checks.motion import ending, grippers, motion, per_axis, poses, ranges, task_outcome
+from orchestration.curation.checks.motion import ending, glitches, grippers, motion, per_axis, poses, ranges, task_outcome
 from orchestration.curation.checks.pictures import camera_clock, camera_place, colours, pictures
-from orchestration.curation.checks.recording import clocks, durations, marked, numbers
+from orchestration.curation.checks.recording import clocks, cut_off, durations, marked, numbers
 
 CHECKS: tuple[Check, ...] = (
     durations,
     marked,
+    cut_off,
     numbers,
     clocks,
     motion,
+    glitches,
     ranges,
     per_axis,
     poses,

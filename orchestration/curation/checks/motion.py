@@ -7,6 +7,7 @@ import numpy as np
 from orchestration.curation.checks.case import WIDE, Case, listed
 
 SHORT = 0.9  # of the task's usual length
+LONGER = 3.0  # times the robot's usual length
 
 
 def motion(case: Case) -> Iterator[str]:
@@ -36,6 +37,18 @@ def motion(case: Case) -> Iterator[str]:
         over = found / limits_here
         if over.max(initial=0.0) > 1:
             yield f"{check}: state axis {int(np.argmax(over))} {text} {found[np.argmax(over)]:.1f} times its usual step"
+
+
+def glitches(case: Case) -> Iterator[str]:
+    """A sample beside the smooth course that this robot's axis keeps. Not of recordings far longer than usual: the largest of more samples is larger."""
+    limits, found = case.limits, case.comparable("state.glitch", case.usual)
+    if found is None or case.scores.get("duration_s", 0.0) > LONGER * (case.middle("duration_s") or 0.0):
+        return
+    own, usual, spread = found
+    over = own / np.maximum(case.caution * np.maximum(limits.max_glitch_ratio * usual, usual + limits.max_sudden_spreads * spread), 1.0)
+    if over.max(initial=0.0) > 1:
+        axis = int(np.argmax(over))
+        yield f"spike: state axis {axis} leaves its smooth course by {own[axis]:.1f} times what it does else, usually {usual[axis]:.1f}"
 
 
 def ranges(case: Case) -> Iterator[str]:

@@ -18,6 +18,13 @@ def marked(case: Case) -> Iterator[str]:
         yield "marked_failed: the recording says itself that it did not succeed"
 
 
+def cut_off(case: Case) -> Iterator[str]:
+    """The file lost its end while the episode was going on: who recorded it marks ends, and this one is missing."""
+    notes = case.row["notes"] or []
+    if any(note.startswith("truncated: the file ends within a record") for note in notes) and any("stops within the episode" in note for note in notes):
+        yield "truncated: the file ends within a record, and the episode has no end marker"
+
+
 def numbers(case: Case) -> Iterator[str]:
     for stream in ("state", "action"):
         share = case.scores.get(f"{stream}.nonfinite", 0.0)

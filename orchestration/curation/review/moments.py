@@ -129,6 +129,37 @@ def step(recorded: Recorded, evidence: str) -> Moment | None:
     return _of_axis(recorded, "state", axis, samples.log_s[at], samples.log_s[at + 1])
 
 
+def beside_its_course(recorded: Recorded, evidence: str) -> Moment | None:
+    """An axis where a sample is farthest from the cubic through its neighbours."""
+
+    def away(values: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(np.abs(values[2:-2] - (4 * (values[1:-3] + values[3:-1]) - values[:-4] - values[4:]) / 6))
+
+    samples, axis = _axis(recorded, evidence, lambda values: _ratio(away(values)) if len(values) > 4 else np.zeros(values.shape[1]))
+    if samples is None or len(samples.log_s) < 5:
+        return None
+    at = 2 + int(np.argmax(away(samples.values[:, [axis]])))
+    return _of_axis(recorded, "state", axis, samples.log_s[at - 1], samples.log_s[at + 1])
+
+
+def rough(recorded: Recorded, evidence: str) -> Moment | None:
+    """The axis that bends most suddenly, there."""
+    stream = _spoken(recorded, evidence)
+    samples, axis = _axis(recorded, "", lambda values: _ratio(np.abs(np.diff(values, n=2, axis=0))), stream)
+    if samples is None:
+        return None
+    at = 1 + int(np.argmax(np.nan_to_num(np.abs(np.diff(samples.values[:, axis], n=2)))))
+    return _of_axis(recorded, stream, axis, samples.log_s[at - 1], samples.log_s[at + 1])
+
+
+def repeats(recorded: Recorded, evidence: str) -> Moment | None:
+    """All axes' longest common stand."""
+    samples, axis = _axis(recorded, "", lambda values: np.nanstd(values, axis=0))
+    if samples is None or (found := longest((np.diff(samples.values, axis=0) == 0).all(axis=1))) is None:
+        return None
+    return _of_axis(recorded, "state", axis, samples.log_s[found[0]], samples.log_s[found[1]])
+
+
 def extreme(recorded: Recorded, evidence: str) -> Moment | None:
     """An axis where it is farthest from its middle."""
     samples, axis = _axis(recorded, evidence, lambda values: np.nanmax(np.abs(values - np.nanmedian(values, axis=0)), axis=0))
@@ -146,23 +177,24 @@ def start(recorded: Recorded, evidence: str) -> Moment | None:
 
 def stuck(recorded: Recorded, evidence: str) -> Moment | None:
     """An axis over its longest constant stretch, beside its command."""
+    stream = _spoken(recorded, evidence)
 
     def constant(values: np.ndarray) -> np.ndarray:
         runs = [longest(np.diff(column) == 0) or (0, 0) for column in values.T]
         return np.array([last - first for first, last in runs], float)
 
-    samples, axis = _axis(recorded, evidence, constant)
+    samples, axis = _axis(recorded, evidence, constant, stream)
     if samples is None:
         return None
     found = longest(np.diff(samples.values[:, axis]) == 0)
     if found is None:
-        return _of_axis(recorded, "state", axis, None, None)
-    return _of_axis(recorded, "state", axis, samples.log_s[found[0]], samples.log_s[found[1]])
+        return _of_axis(recorded, stream, axis, None, None)
+    return _of_axis(recorded, stream, axis, samples.log_s[found[0]], samples.log_s[found[1]])
 
 
 def whole_axis(recorded: Recorded, evidence: str) -> Moment | None:
     """An axis beside its command, over the whole episode."""
-    stream = "action" if "action" in evidence and recorded.streams.get("action") is not None else "state"
+    stream = _spoken(recorded, evidence)
     samples, axis = _axis(recorded, evidence, lambda values: np.nanstd(values, axis=0), stream)
     return None if samples is None else _of_axis(recorded, stream, axis, None, None)
 
@@ -243,6 +275,32 @@ def soft(recorded: Recorded, evidence: str) -> Moment | None:
     return _frames(recorded, evidence, "sharpness", "variance of the Laplacian", lambda looks: looks.sharp, lambda looks: looks.sharp <= looks.sharp.min())
 
 
+def noisy(recorded: Recorded, evidence: str) -> Moment | None:
+    return _frames(recorded, evidence, "sharpness", "variance of the Laplacian", lambda looks: looks.sharp, lambda looks: looks.sharp >= looks.sharp.max())
+
+
+def twice(recorded: Recorded, evidence: str) -> Moment | None:
+    """A frame that changes by far less than both neighbours do."""
+
+    def dips(looks: Looks) -> np.ndarray:
+        change = np.nan_to_num(looks.change, nan=0.0)
+        depth = np.zeros(len(change))
+        depth[1:-1] = np.minimum(change[:-2], change[2:]) - change[1:-1]
+        return depth >= max(float(depth.max()), 1e-9)
+
+    return _frames(recorded, evidence, "change from frame to frame", "grey levels", lambda looks: looks.change, dips)
+
+
+def badly_lit(recorded: Recorded, evidence: str) -> Moment | None:
+    """The light where it is farthest from what most of the episode has."""
+
+    def unusual(looks: Looks) -> np.ndarray:
+        away = np.abs(looks.light - np.nanmedian(looks.light))
+        return away >= np.nanmax(away)
+
+    return _frames(recorded, evidence, "light", "grey level", lambda looks: looks.light, unusual)
+
+
 def broken(recorded: Recorded, evidence: str) -> Moment | None:
     """A picture unlike the one before it."""
 
@@ -307,6 +365,11 @@ def _axis(recorded: Recorded, evidence: str, badness: Callable[[np.ndarray], np.
     return samples, int(np.argmax(worst))
 
 
+def _spoken(recorded: Recorded, evidence: str) -> str:
+    """The stream of numbers that the evidence is about."""
+    return "action" if re.search(r"\b(action|commands?)\b", evidence) and recorded.streams.get("action") is not None else "state"
+
+
 def _of_axis(recorded: Recorded, stream: str, axis: int, begin: float | None, end: float | None) -> Moment:
     samples = recorded.streams[stream]
     lines = [Line(_label(recorded, stream, axis), samples.log_s, samples.values[:, axis])]
@@ -343,19 +406,25 @@ FINDERS: dict[str, Callable[[Recorded, str], Moment | None]] = {
     "clock_backward": backward,
     **dict.fromkeys(("clock_step", "clock_skew"), clock),
     "not_a_number": not_finite,
-    **dict.fromkeys(("jump", "spike", "encoder_noise"), step),
+    **dict.fromkeys(("jump", "encoder_noise"), step),
+    "spike": beside_its_course,
+    **dict.fromkeys(("rough_motion", "rough_commands"), rough),
+    "repeated_states": repeats,
     "out_of_range": extreme,
     "start_offset": start,
-    **dict.fromkeys(("stuck_joint", "frozen_state", "clipped"), stuck),
+    **dict.fromkeys(("stuck_joint", "frozen_state", "clipped", "dead_commands"), stuck),
     **dict.fromkeys(("axis_flip", "axes_swapped", "command_lag", "command_mismatch"), commanded),
     **dict.fromkeys(("encoder_offset", "wrong_unit", "gripper_idle"), whole_axis),
     **dict.fromkeys(("idle", "still_joints"), standing),
-    **dict.fromkeys(("truncated", "too_short"), ending),
-    **dict.fromkeys(("black", "dark", "underexposed", "occluded"), dark),
+    **dict.fromkeys(("truncated", "too_short", "task_failed", "marked_failed"), ending),
+    "black": dark,
     "overexposed": bright,
     "flicker": flicker,
     **dict.fromkeys(("frozen_camera", "dead_camera"), frozen),
-    "blur": soft,
-    **dict.fromkeys(("corrupt", "corrupt_picture", "noise"), broken),
+    "repeated_frames": twice,
+    "badly_exposed": badly_lit,
+    **dict.fromkeys(("blur", "featureless", "low_contrast"), soft),
+    "noisy_picture": noisy,
+    "corrupt_picture": broken,
     "camera_lag": late_picture,
 }
