@@ -46,7 +46,8 @@ def main() -> None:
     for part in given.parts:
         found, details[part] = PARTS[part](given.scale)
         figures += found
-    write("growth", figures, scale=given.scale, **details)
+    command = f"python -m benchmarks.growth {' '.join(given.parts)} --scale {given.scale:g}"
+    write("growth", figures, command=command, scale=given.scale, **details)
 
 
 def memory(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
