@@ -253,6 +253,7 @@ class TrainSettings(SelectionSettings):
     learning_rate: float = 2e-3
     workers: int = 2
     min_workers: int | None = Field(default=None, ge=1)  # go on with so many where there is room for no more; None: with all or not at all
+    gpus: float = Field(default=0.0, ge=0)  # of one worker; with any, it trains on CUDA and its group adds up through NCCL
     hang_s: float = Field(default=300.0, gt=0)  # without a finished step; then the workers begin again from the last checkpoint
     seed: int = 0
     checkpoint_every: int = 200

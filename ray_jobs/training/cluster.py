@@ -68,10 +68,13 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"order": order.model_dump(mode="json"), "reader": ray.put(reader), "shards": shards, "watched": settings.workers > 0},
-            torch_config=TorchConfig(backend="gloo", timeout_s=int(2 * FIRST * settings.hang_s)),  # the watchdog is to see it first
+            torch_config=TorchConfig(
+                backend="nccl" if settings.gpus else "gloo", timeout_s=int(2 * FIRST * settings.hang_s)
+            ),  # the watchdog is to see it first
             scaling_config=ray.train.ScalingConfig(
                 num_workers=cast(int, (settings.min_workers, settings.workers) if elastic else settings.workers),  # the type is that of the old API
-                resources_per_worker={"CPU": 1},
+                use_gpu=settings.gpus > 0,
+                resources_per_worker={"CPU": 1, **({"GPU": settings.gpus} if settings.gpus else {})},
                 placement_strategy="SPREAD",  # a lost node costs one worker, and each has its node's other cores for decoding
             ),
             run_config=ray.train.RunConfig(

@@ -62,9 +62,9 @@ def failure(store: Store, execution: str) -> FlywheelError | None:
 class Member:
     """One worker of a group. `reduce` and `after` are the training loop's."""
 
-    def __init__(self, store: Store, execution: str, subject: str, settings: TrainSettings, rank: int, world: int, first: int):
+    def __init__(self, store: Store, execution: str, subject: str, settings: TrainSettings, rank: int, world: int, first: int, device: torch.device):
         self._store, self._execution, self._settings = store, execution, settings
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._device = rank, world, device
         self._first = first
         self._reduced = 0
         self._leaves = False
@@ -119,7 +119,7 @@ class Member:
     def _meet(self) -> None:
         """Until rank 0 has written: a worker that is gone before would end its group, and rank 0 with it."""
         if self._leaves and not self._over and self._world > 1:
-            dist.all_reduce(torch.zeros(1))
+            dist.all_reduce(torch.zeros(1, device=self._device))
         self._over = True
 
     def failed(self, error: FlywheelError, state: State) -> None:
@@ -128,7 +128,7 @@ class Member:
             fail(self._store, self._execution, error)
         finally:
             if not self._over and self._world > 1 and self._reduced == state.step - self._first:
-                vector = torch.zeros(len(state.weights) + 2)
+                vector = torch.zeros(len(state.weights) + 2, device=self._device)
                 vector[-1] = FAILED
                 dist.all_reduce(vector)
 

@@ -45,6 +45,9 @@ class State:
     variance: torch.Tensor
     curve: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the last point)
 
+    def to(self, device: torch.device) -> "State":
+        return State(self.step, self.weights.to(device), self.momentum.to(device), self.variance.to(device), self.curve)
+
 
 def fresh(policy: Policy) -> State:
     weights = torch.nn.utils.parameters_to_vector(policy.network.parameters()).detach().clone()

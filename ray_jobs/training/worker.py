@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
 
@@ -52,14 +53,15 @@ def train_worker(told: dict[str, Any]) -> None:
     store, context, execution = Store(order.store), ray.train.get_context(), order.executions[0]
     rank, world, settings = context.get_world_rank(), context.get_world_size(), order.settings
     torch.manual_seed(settings.seed)
+    device = ray.train.torch.get_device() if settings.gpus else torch.device("cpu")
     try:
-        policy = build_policy(order.config, order.statistics)
+        policy = build_policy(order.config, order.statistics).to(device)
     except FlywheelError as error:
         fail(store, execution, error)
         return
     if (state := _agree(_start(store, order, policy) if rank == 0 else fresh(policy), world)).step == OVER:
         return
-    member = Member(store, execution, order.subject, settings, rank, world, state.step)
+    member = Member(store, execution, order.subject, settings, rank, world, state.step, device)
     with Watchdog(settings.hang_s, state.step, member.hangs) if told["watched"] else nullcontext() as watchdog, member:
 
         def after(now: State) -> None:
@@ -91,7 +93,7 @@ def _start(store: Store, order: Order, policy: Policy) -> State:
         return over
     try:
         if found := checkpoint.newest(store, order.executions, order.subject):
-            return found
+            return found.to(policy.binary.device)
         if order.start:
             policy.load(read_model(store, order.start).tensors())
         return fresh(policy)
@@ -115,7 +117,7 @@ def _lanes(order: Order, told: dict[str, Any], rank: int, world: int, first: int
 def _agree(state: State, world: int) -> State:
     """Every worker starts where rank 0 does."""
     if world > 1:
-        step = torch.tensor([state.step])
+        step = torch.tensor([state.step], device=state.weights.device)
         for vector in (step, state.weights, state.momentum, state.variance):
             dist.broadcast(vector, src=0)
         state.step = int(step)

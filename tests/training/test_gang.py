@@ -32,7 +32,7 @@ settings = TrainSettings(steps=12, checkpoint_every=5)
 
 def train(case, at=lambda step: None):
     state = State(0, *(torch.zeros(3) for _ in range(3)))
-    member = Member(store, case, "subject", settings, rank, 2, 0)
+    member = Member(store, case, "subject", settings, rank, 2, 0, torch.device("cpu"))
     with member:
         try:
             while state.step < settings.steps:
