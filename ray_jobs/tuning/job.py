@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ray_jobs.tuning.trial import Study
 
 MOMENTS_PER_TASK = 1200
+HELD_OUT = 64  # episodes that each trial is asked about, at most
 
 
 def run(config: TuningConfig, execution: Execution) -> dict[str, DayResult]:
@@ -45,7 +46,7 @@ def run(config: TuningConfig, execution: Execution) -> dict[str, DayResult]:
     for policy in {each.policy for each in candidates}:
         find_extractor(policy)
     chosen = select(Store(config.data), config.view, config.training.selection)
-    train, held_out = some(chosen.train, settings.episodes), some(chosen.held_out, settings.episodes)
+    train, held_out = some(chosen.train, settings.episodes), some(chosen.held_out, min(1.0, HELD_OUT / max(1, len(chosen.held_out))))
     counts = {"trials": len(candidates), "episodes": len(train), "held_out": len(held_out)}
     shown = {"selection": Shown(type="md", value=selection_table(chosen.told))}
     if not train or not held_out:

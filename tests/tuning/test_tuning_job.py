@@ -13,7 +13,7 @@ import torch
 
 from ray_jobs.driver import Execution
 from ray_jobs.seam.configs import DayDataset, TrainSettings, Tuned, TuningConfig, TuningSettings
-from ray_jobs.seam.errors import UserError
+from ray_jobs.seam.errors import StoreError, UserError
 from ray_jobs.seam.results import DayResult
 from ray_jobs.seam.store import Store, StoreConfig
 from ray_jobs.training.policies.keypoints import Keypoints
@@ -133,6 +133,22 @@ def test_a_trial_whose_process_is_killed_is_done_again_to_the_same_numbers(day: 
     finally:
         mark().unlink(missing_ok=True)
     assert killed.output == spared.output and killed.output["best"]
+
+
+class Diskless(Keypoints):
+    """Something that no other settings would mend."""
+
+    name = "diskless"
+
+    def loss(self, seen: dict[str, torch.Tensor], actions: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        raise StoreError("the disk is full; free or enlarge it")
+
+
+def test_what_is_no_trials_fault_ends_the_job_with_its_line(day: tuple[Store, DayDataset], local_ray: None) -> None:
+    store, dataset = day
+    training = TRAINING.model_copy(update={"policy": "tests.tuning.test_tuning_job:Diskless"})
+    with pytest.raises(StoreError, match=r"^the disk is full; free or enlarge it$"):
+        run(config(store, dataset, training, SEARCH.model_copy(update={"trials": 2, "workers": 2})), execution(store, "only", base="diskless"))
 
 
 def test_a_trial_that_diverges_is_told_and_the_others_go_on(day: tuple[Store, DayDataset], local_ray: None) -> None:
