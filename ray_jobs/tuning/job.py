@@ -1,17 +1,13 @@
 """Step "tuning": many short trainings on some of the view's episodes, the poorer ones stopped early, and the best one's settings.
 
-Ray Tune carries the trials out and ASHA stops them (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"). Which settings are
-tried, on which episodes, and every number of a trial follow from the settings alone. Where a trial is stopped does not where several run at a time:
-a rung compares a trial with those that came there before it.
+Which settings are tried, on which episodes, and every number of a trial follow from the settings and the view. Where a trial is stopped does not where
+several run at a time: a rung compares a trial with those that came there before it.
 """
 
-import logging
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ray_jobs.driver import Execution, connect
 from ray_jobs.packing.view import PackedEpisode
@@ -29,7 +25,6 @@ from ray_jobs.tuning.search import Candidate, Trial, best, drawn, rungs, some
 
 if TYPE_CHECKING:
     from ray_jobs.training.samples import Moments
-    from ray_jobs.tuning.trial import Study
 
 MOMENTS_PER_TASK = 1200
 HELD_OUT = 64  # episodes that each trial is asked about, at most
@@ -94,6 +89,7 @@ def _trials(
     """All of them, as far as each came."""
     import ray
 
+    from ray_jobs.tuning.asha import search
     from ray_jobs.tuning.trial import Sample, Study, noted
 
     passes = {episode.episode_id: weight for episode, weight in zip(chosen.train, chosen.weights, strict=True)}
@@ -118,7 +114,7 @@ def _trials(
         state_width=len(train[0].state_names),
         samples=samples,
     )
-    _search(config, execution, study)
+    search(study, lambda done: execution.progress(config.days[-1], "trials", done, len(candidates), "trials"))
     return [noted(execution.store, study.executions, candidate, study.subject) for candidate in candidates]
 
 
@@ -152,46 +148,3 @@ def decode(store: StoreConfig, parts: str, policy: str, cameras: tuple[str, ...]
     """A task: each part by itself. Raises DataError as `read_parts` does."""
     opened, extractor = Store(store), find_extractor(policy)
     return [read_parts(opened, [part], extractor, cameras) for part in Part.listed(parts)]
-
-
-def _search(config: TuningConfig, execution: Execution, study: "Study") -> None:
-    """Returns when every trial is trained to the end, was stopped, or has failed. Raises what a worker raised, StoreError where Ray gave up on one."""
-    from ray_jobs.training.cluster import ENVIRONMENT, told
-
-    for name, value in {**ENVIRONMENT, "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the files of the loggers that are off
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-
-    from ray_jobs.tuning.trial import run_trial
-
-    settings, total = config.settings, len(study.candidates)
-    done = 0
-
-    class Progress(tune.Callback):
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            nonlocal done
-            done += 1
-            execution.progress(config.days[-1], "trials", done, total, "trials")
-
-    with tempfile.TemporaryDirectory(prefix="fw-tune-") as folder:  # Ray Tune's own notes; ours go through the store
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, study=study), {"cpu": 1}),
-            param_space={"number": tune.grid_search(list(range(total)))},
-            tune_config=tune.TuneConfig(
-                metric="error",
-                mode="min",
-                scheduler=ASHAScheduler(time_attr="step", max_t=settings.steps, grace_period=rungs(settings)[0], reduction_factor=settings.reduction),
-                max_concurrent_trials=settings.workers,
-                reuse_actors=True,  # a start costs more than a trial
-            ),
-            run_config=tune.RunConfig(name="run", storage_path=folder, verbose=0, callbacks=[Progress()], failure_config=tune.FailureConfig(max_failures=2)),
-        )
-        errors = told(tuner.fit).errors
-        if errors:
-            told(lambda: _raise(errors[0]))
-
-
-def _raise(error: Exception) -> None:
-    raise RuntimeError("a trial could not be carried out") from error

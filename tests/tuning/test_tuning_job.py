@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.training.recorded import DAY, demo_day
 
 TRAINING = TrainSettings(batch=64, workers=2, holdout=4, learning_rate=2e-3)
 SEARCH = TuningSettings(trials=5, learning_rate=(1e-5, 5e-3), batch=(32, 64), episodes=0.6, steps=36, rungs=2, reduction=3, workers=1)
+SAID: list[dict[str, object]] = []
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,14 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DayDataset]:
 
 
 def execution(store: Store, name: str, base: str = "base") -> Execution:
-    return Execution(store, f"attempts/{base}/a1/{name}", report=lambda message: None)
+    """Its report cannot be pickled, as the one to Dagster cannot."""
+    lock = threading.Lock()
+
+    def report(message: dict[str, object]) -> None:
+        with lock:
+            SAID.append(message)
+
+    return Execution(store, f"attempts/{base}/a1/{name}", report=report)
 
 
 def config(store: Store, dataset: DayDataset, training: TrainSettings = TRAINING, settings: TuningSettings = SEARCH) -> TuningConfig:
@@ -56,6 +65,7 @@ def test_the_best_of_what_was_trained_to_the_end_and_where_the_others_were_stopp
     assert len(found) == 5 and found[0].candidate.learning_rate == 2e-3
     assert {trial.step for trial in found} <= {4, 12, 36} and 36 in {trial.step for trial in found}
     assert searched.counts["stopped"] == sum(trial.step < 36 for trial in found) > 0 and searched.counts["failed"] == 0
+    assert [message["done"] for message in SAID if message["stage"] == "trials"][:5] == [1, 2, 3, 4, 5]
     best = Tuned.model_validate(searched.output["best"])
     whole = [trial for trial in found if trial.step == 36]
     assert best.error == min(trial.points[-1][1] for trial in whole)
