@@ -28,10 +28,10 @@ def main() -> None:
     config = TrainConfig.model_validate_json(Path(sys.argv[1]).read_text())
     store = Store(config.store)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100_000_000})
-    goes = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
     ray.init(address=cluster.address, log_to_driver=False)
-    happen = faults()
+    happen = faults()  # on the node that stays
     ray.get(happen.plan.remote(pace_s=1.0))
+    goes = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
 
     def drain() -> None:
         while not checkpoint.steps(store, EXECUTION):
@@ -43,6 +43,8 @@ def main() -> None:
         while checkpoint.steps(store, EXECUTION) == [20]:
             time.sleep(0.05)
         ray.get(happen.plan.remote())
+        time.sleep(5.0)  # the workers have left it
+        cluster.remove_node(goes)  # a drained node stays until it is taken away
 
     threading.Thread(target=drain, daemon=True).start()
     try:
