@@ -82,6 +82,7 @@ def train(
     gradient = torch.empty(len(state.weights) + 2, device=state.weights.device)
     since, summed = state.step, 0.0
     torch.nn.utils.vector_to_parameters(state.weights, parameters)
+    policy.network.train()
     while state.step < settings.steps:
         gradient.zero_()
         for lane, rows in lanes.items():

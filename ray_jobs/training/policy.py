@@ -78,6 +78,7 @@ class Policy:
 
     def predict(self, seen: Observation) -> np.ndarray:
         """f32 [n, chunk, a] in the action's own units (binary: probability). seen: name -> [n, window, ...] as observed."""
+        self.network.eval()  # a layer that draws, as dropout, draws only in training
         with torch.inference_mode():
             out = self.outputs(self.normalised(seen))
             actions = torch.where(self.binary, torch.sigmoid(out), out * self.action_std + self.action_mean)
