@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ray_jobs.seam.store import Store, StoreConfig
+
+settings.register_profile("shared", deadline=None)  # on a busy machine a test is slow, and not wrong
+settings.load_profile("shared")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
