@@ -1,4 +1,4 @@
-"""A gang of two that trains, and loses a member, with notice or without. What it costs is what docs/training.md says."""
+"""A gang of two that trains, and loses a member, with notice or without, and its head. What it costs is what docs/training.md says."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from tests.training.recorded import demo_day
 
 EVERY = 25
 BUDGET_S = 400.0  # of a group of workers that starts, on two cores that others want too
-SETTINGS = TrainSettings(policy="tests.cluster.jobs.slow:Slow", steps=200, batch=32, workers=2, checkpoint_every=EVERY, holdout=4)
+SETTINGS = TrainSettings(policy="tests.cluster.jobs.slow:Slow", steps=320, batch=32, workers=2, checkpoint_every=EVERY, holdout=4)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def steps(bench: Bench) -> list[int]:
     return sorted(step for execution in bench.executions() for step in checkpoint.steps(bench.store, execution))
 
 
-def test_a_gang_loses_a_pod_with_notice(bench: Bench, manifests: dict[str, Path], dataset: DayDataset) -> None:
+def test_a_gang_loses_a_pod_with_notice_and_then_its_head(bench: Bench, manifests: dict[str, Path], dataset: DayDataset) -> None:
     going = bench.begin(work(bench, dataset), target=bench.target(manifests["training"]))
     until(lambda: steps(bench), "the first checkpoint", BUDGET_S)
     at, gone = time.time(), gang(bench)[0]
@@ -64,9 +64,16 @@ def test_a_gang_loses_a_pod_with_notice(bench: Bench, manifests: dict[str, Path]
     assert len(bench.executions()) == 1, "the driver never noticed"
     assert {each["world"] for each in workers(bench)} == {2} and gone not in {each["host"] for each in workers(bench)[2:]}
     assert again["first_step"] - 1 in steps(bench) and (again["first_step"] - 1) % EVERY, "stopped where it stood: no step is lost"
+    at, reached = time.time(), steps(bench)[-1]
+    until(lambda: steps(bench)[-1] > reached, "the next checkpoint", BUDGET_S)
+    bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "head"), "--wait=false")
+    until(lambda: len(workers(bench)) == 6, "two workers of the next execution", BUDGET_S)
+    last = workers(bench)[4]
+    print(f"the head: {last['first_step_at'] - at:.1f} s to the next step, from step {last['first_step'] - 1}")
+    assert len(bench.executions()) == 2 and last["first_step"] - 1 > reached
     assert going.end().error is None
     assert steps(bench)[-1] == SETTINGS.steps
-    bench.assert_once()
+    bench.assert_once(created=len(bench.created()))
 
 
 def test_a_gang_with_a_hot_spare_loses_a_pod_at_once_and_waits_for_none(bench: Bench, manifests: dict[str, Path], dataset: DayDataset, tmp_path: Path) -> None:
