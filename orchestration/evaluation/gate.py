@@ -60,7 +60,7 @@ def gate(scores: dict[str, Any], settings: GateSettings, prerequisites: tuple[st
     if scores.get("manifest"):
         return _verdict("nothing", Found(prerequisites), Found(("the evaluator has no trial of this policy yet: a log without it decides nothing",)))
     if scores.get("offline"):
-        return _verdict("offline", Found(prerequisites), _offline(scores["offline"], settings))
+        return _verdict("offline", Found(prerequisites), _offline(scores["offline"], scores.get("champion"), settings))
     return _verdict("nothing", Found(prerequisites), Found(("nothing was measured: no rollouts, and no held-out episode with actions",)))
 
 
@@ -84,7 +84,7 @@ def _closed_loop(scores: dict[str, Any], settings: GateSettings, prerequisites: 
         scene: (bool(candidate["by_scene"][scene]), bool(champion["by_scene"][scene])) for scene in candidate["by_scene"].keys() & champion["by_scene"].keys()
     }
     if len(pairs) < settings.minimum_rollouts:
-        few = Found((f"only {len(pairs)} scenes were faced by both: at least {settings.minimum_rollouts} are needed",))
+        few = Found((f"only {len(pairs)} scenes were faced by both: at least {settings.minimum_rollouts} are needed{_instead(champion)}",))
         return _verdict("rollouts", data, floor, few, rollouts=len(pairs))
     gained, lost = _discordant(list(pairs.values()))
     low, high = interval(gained, lost, len(pairs))
@@ -147,13 +147,20 @@ def _regressions(kind: str, groups: dict[str, list[str]], pairs: dict[str, tuple
     return Found(tuple(refusals), () if refusals or not faced else (f"worse on none of {len(faced)} {kind}s",))
 
 
-def _offline(offline: dict[str, Any], settings: GateSettings) -> Found:
+def _instead(champion: dict[str, Any]) -> str:
+    """What a person can do about a champion with which nothing can be compared."""
+    return f". {told}; `promote` moves the champion by hand" if (told := champion.get("unreadable")) else ""
+
+
+def _offline(offline: dict[str, Any], reigning: dict[str, Any] | None, settings: GateSettings) -> Found:
     candidate, champion = offline["candidate"], offline.get("champion")
     found, earlier = (math.nan if each is None or each["error"] is None else each["error"] for each in (candidate, champion))  # JSON has no NaN
     about = f"decided offline, without rollouts, on {candidate['episodes']} held-out episodes of {len(candidate['by_day'])} days"
     error = f"error {found:.3f} of the actions' spread, mean over episodes"
     if not found < settings.offline_floor:  # an error that is no number is refused too
         return Found((f"{about}: {error}, is no better than always predicting the mean action ({settings.offline_floor:g} is the limit)",))
+    if champion is None and reigning is not None:
+        return Found((f"{about}: {error}, but the champion could be asked about none of them{_instead(reigning)}",))
     if champion is None:
         return Found(support=(f"{about}: {error}, is below {settings.offline_floor:g}", "there is no other champion to compare with"))
     limit = earlier * (1 + settings.offline_margin)

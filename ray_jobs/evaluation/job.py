@@ -49,11 +49,17 @@ def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
     """One result, for the last of the days. Raises NotFound or DataError for a model or dataset that is not whole, UserError for the evaluator's."""
     started = time.monotonic()
     day, settings, store = config.days[-1], config.settings, Store(config.store)
-    models = [config.candidate, *([config.champion] if config.champion else [])]
-    shapes = {model: _shape(store, model) for model in models}
+    shapes, unreadable = {config.candidate: _shape(store, config.candidate)}, None
+    if config.champion:
+        try:
+            shapes[config.champion] = _shape(store, config.champion)
+        except DataError as error:
+            unreadable = str(error)
+    models = list(shapes)
     evaluator = build_evaluator(settings)
     manifest = scores.Manifest.of(evaluator, str(settings.evaluator)) if evaluator else None
-    known = {model: earlier for model in models if manifest and (earlier := scores.kept(store, model, manifest))}
+    both = [config.candidate, *([config.champion] if config.champion else [])]
+    known = {model: earlier for model in both if manifest and (earlier := scores.kept(store, model, manifest))}
     held_out = select(Store(config.data), config.view, config.selection).held_out
     scenes = manifest.scenes if manifest else ()
     asked = Asked(
@@ -66,15 +72,16 @@ def run(config: EvaluateConfig, execution: Execution) -> dict[str, DayResult]:
     done = _carry_out(config, execution, asked, known, manifest)
     names = held_out[0].action_names if held_out else ()
     offline = {model: summary(model, names, done.errors[model]) for model in models}
+    champion = {**_told(config.champion, known), "unreadable": unreadable} if config.champion else None
     found: dict[str, Any] = {
         "candidate": _told(config.candidate, known),
-        "champion": _told(config.champion, known) if config.champion else None,
+        "champion": champion,
         "manifest": manifest.key if manifest else None,
         "groups": manifest.groups() if manifest else {},
         "failures": failures.model_dump() if (failures := known[config.candidate].failures if config.candidate in known else None) else None,
         "offline": _published(store, [config.candidate, config.champion], offline),
     }
-    counts = {"rollouts": len(asked.rollouts), "reused": len(scenes) * len(models) - len(asked.rollouts), "replaced_actors": done.deaths}
+    counts = {"rollouts": len(asked.rollouts), "reused": len(scenes) * len(known) - len(asked.rollouts), "replaced_actors": done.deaths}
     counts["held_out"] = len(held_out)
     shown = {**present.shown(found), **present.pictures(done.trials), "seconds": Shown(type="float", value=round(time.monotonic() - started, 2))}
     return {day: DayResult(counts=counts, output={"scores": found}, output_digest=digest(found), shown=shown)}
@@ -117,7 +124,7 @@ def _shape(store: Store, model: str) -> tuple[int, int, tuple[str, ...]]:
     try:
         config = PolicyConfig.model_validate_json(store.get(f"{model}/config.json"))
     except ValidationError as error:
-        raise DataError(f"{model} is not a model of this version ({error.error_count()} wrong fields): train again") from error
+        raise DataError(f"{model} was made by another version of this code ({error.error_count()} fields differ): train a new one") from error
     return config.state_width, config.action_width, config.cameras
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from ray_jobs.training.mistakes import by_the_author_of
 from ray_jobs.training.policies.pictures import observe_pictures
 
 BLOB_WIDTH = 8
@@ -92,4 +93,4 @@ def find_extractor(policy: str) -> Extractor:
     from ray_jobs.training.policy import find_policy
 
     kind = find_policy(policy)
-    return Extractor(kind.observe, kind.chunk, kind.window, kind.cameras)
+    return Extractor(by_the_author_of(policy)(kind.observe), kind.chunk, kind.window, kind.cameras)

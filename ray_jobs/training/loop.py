@@ -14,6 +14,7 @@ import torch
 from ray_jobs.seam.configs import TrainSettings
 from ray_jobs.seam.errors import DataError
 from ray_jobs.training.features import find_extractor
+from ray_jobs.training.mistakes import by_the_author_of
 from ray_jobs.training.plan import make_plan, moment_bytes
 from ray_jobs.training.policy import Policy, build_policy
 from ray_jobs.training.samples import Batch, Moments, statistics
@@ -76,7 +77,7 @@ def train(
 
     `reduce` makes a vector, [gradient..., loss, 0], the sum over all processes; its last place is for `reduce` itself. `after` is called after every
     step, when the state is whole.
-    Raises DataError where the loss is no number.
+    Raises DataError where the loss is no number, UserError for what the policy's own code raises.
     """
     parameters = list(policy.network.parameters())
     gradient = torch.empty(len(state.weights) + 2, device=state.weights.device)
@@ -89,8 +90,9 @@ def train(
             batch = next(rows)
             _seed(settings.seed, state.step, lane, gradient.is_cuda)
             actions, valid = (torch.from_numpy(values).to(gradient.device, non_blocking=True) for values in (batch.actions, batch.valid))
-            loss = policy.loss(policy.normalised(batch.seen), actions, valid)
-            found = torch.autograd.grad(loss, parameters)
+            with by_the_author_of(policy.config.policy):
+                loss = policy.loss(policy.normalised(batch.seen), actions, valid)
+                found = torch.autograd.grad(loss, parameters)
             gradient[:-1] += torch.cat([*(part.reshape(-1) for part in found), loss.detach().reshape(1)])
         reduce(gradient)
         gradient /= settings.lanes

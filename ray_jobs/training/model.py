@@ -75,7 +75,7 @@ def read_model(store: Store, prefix: str) -> Policy:
         config = PolicyConfig.model_validate_json(store.get(f"{prefix}/config.json"))
         statistics = Statistics.model_validate_json(store.get(f"{prefix}/normalisation.json"))
     except ValidationError as error:
-        raise DataError(f"{prefix} is not a model of this version ({error.error_count()} wrong fields): train again") from error
+        raise DataError(f"{prefix} was made by another version of this code ({error.error_count()} fields differ): train a new one") from error
     tensors, _ = weights.from_bytes(store.get(f"{prefix}/weights.safetensors"), f"{prefix}/weights.safetensors")
     policy = build_policy(config, statistics).load(tensors)
     if model_prefix(content_hash(policy)) != prefix:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ray_jobs.seam.errors import UserError
 from ray_jobs.training.features import Observation
+from ray_jobs.training.mistakes import by_the_author_of
 from ray_jobs.training.spec import PolicyConfig, Statistics
 
 
@@ -151,4 +152,7 @@ def find_policy(name: str) -> type[Policy]:
 
 
 def build_policy(config: PolicyConfig, statistics: Statistics) -> Policy:
-    return find_policy(config.policy)(config, statistics)
+    """Raises UserError, also for whatever its constructor raises."""
+    kind = find_policy(config.policy)
+    with by_the_author_of(config.policy):
+        return kind(config, statistics)

@@ -17,7 +17,7 @@ from fleet.rollout import rollout
 from ray_jobs.driver import Execution
 from ray_jobs.evaluation.evaluator import find_evaluator, scene_of
 from ray_jobs.evaluation.job import run
-from ray_jobs.evaluation.scores import Manifest
+from ray_jobs.evaluation.scores import Manifest, Rollouts, TrialScore, keep
 from ray_jobs.evaluation.simulated import acting
 from ray_jobs.packing.view import episodes_of, read_episode_arrays
 from ray_jobs.seam.configs import Condition, DayDataset, EvaluateConfig, EvaluateSettings, Part, SelectionSettings, TrainSettings
@@ -191,6 +191,21 @@ def test_logged_trials_of_real_robots_are_paired_like_rollouts(measured: tuple[S
     )
     again = run(logged, execution(store, "logged-again"))[DAY].output["scores"]
     assert again["champion"]["by_scene"]["t5"] and again["manifest"] != told["manifest"], "a log that grew is read again"
+
+
+def test_a_champion_of_another_version_keeps_its_rollouts_and_is_asked_nothing_new(measured: tuple[Store, EvaluateConfig, Any]) -> None:
+    store, config, _ = measured
+    old = "models/old"
+    store.put(f"{old}/config.json", b'{"policy": "keypoints", "of": "last year"}')
+    told = run(config.model_copy(update={"champion": old}), execution(store, "old"))[DAY]
+    assert told.counts["rollouts"] == 0 and told.counts["reused"] == 8
+    assert "models/old was made by another version of this code" in told.output["scores"]["champion"]["unreadable"]
+    assert told.output["scores"]["champion"]["rollouts"] == 0 and told.output["scores"]["offline"]["champion"] is None
+    manifest = Manifest.model_validate_json(store.get(told.output["scores"]["manifest"]))
+    won = {scene.id: TrialScore(success=True, seconds=1.0) for scene in manifest.scenes}
+    keep(store, Rollouts(model=old, manifest=manifest.key, trials=won), manifest)
+    again = run(config.model_copy(update={"champion": old}), execution(store, "old-again"))[DAY]
+    assert again.output["scores"]["champion"]["successes"] == 8 and again.counts["reused"] == 16
 
 
 def test_without_an_evaluator_only_the_offline_error_is_told(measured: tuple[Store, EvaluateConfig, Any]) -> None:

@@ -157,6 +157,17 @@ def test_offline_only_says_so(error: float, champion: float | None, promote: boo
     assert "decided offline, without rollouts" in verdict.reasons[0]
 
 
+def test_a_champion_with_which_nothing_can_be_compared_is_not_replaced_by_a_run() -> None:
+    """Of another version of the code, or of another robot: a person may promote."""
+    unasked = offline(0.4, None)["candidate"]  # neither was rolled out
+    reigning = {**unasked, "unreadable": "models/b was made by another version of this code"}
+    for measured in (scores(some(45)), offline(0.4, None)):
+        verdict = gate(measured | {"champion": reigning}, SETTINGS)
+        assert not verdict.promote and "made by another version of this code; `promote` moves the champion by hand" in verdict.reasons[0]
+    other = gate(offline(0.4, None) | {"champion": unasked}, SETTINGS)
+    assert not other.promote and "the champion could be asked about none of them" in other.reasons[0]
+
+
 def test_a_log_without_a_trial_of_it_is_not_decided_offline() -> None:
     verdict = gate(offline(0.1, None) | {"manifest": "evaluations/manifests/x.json"}, SETTINGS)
     assert (verdict.promote, verdict.basis) == (False, "nothing")

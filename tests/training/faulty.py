@@ -5,16 +5,18 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
 from ray_jobs.seam.errors import UserError
+from ray_jobs.training.features import Observation
 from ray_jobs.training.policies.keypoints import Keypoints
 from ray_jobs.training.spec import PolicyConfig, Statistics
 
 
 class Faulty(Keypoints):
-    """`kind`s: kill and halt (SIGSTOP) end this very process, hang never returns."""
+    """`kind`s: kill and halt (SIGSTOP) end this very process, hang never returns, mistake is one of its author's."""
 
     calls = 0
 
@@ -29,6 +31,8 @@ class Faulty(Keypoints):
             os.kill(os.getpid(), signal.SIGSTOP)
         elif kind == "hang":
             time.sleep(3600)
+        elif kind == "mistake":
+            seen = {"picture": seen["features"]}
         return super().loss(seen, actions, valid)
 
 
@@ -63,3 +67,13 @@ def faults() -> Any:
 class Unbuildable(Keypoints):
     def __init__(self, config: PolicyConfig, statistics: Statistics):
         raise UserError("these are not the observations that it was made for")
+
+
+class Unobservant(Keypoints):
+    """Its author tried it on a few moments."""
+
+    @staticmethod
+    def observe(states: np.ndarray, frames: dict[str, np.ndarray]) -> Observation:
+        if len(states) > 8:
+            frames["wrist"]
+        return Keypoints.observe(states, frames)

@@ -170,6 +170,14 @@ def test_a_loss_that_is_no_number_is_never_tried_again(day: tuple[Store, DayData
     assert "\n" not in str(error.value) and len(groups(store, prefix("diverging"))) == 1
 
 
+def test_a_mistake_in_a_policy_is_told_with_its_line_and_never_tried_again(day: tuple[Store, DayDataset], happen: Any) -> None:
+    store, dataset = day
+    ray.get(happen.plan.remote(("mistake", 1, 10)))
+    with pytest.raises(UserError, match=r"^the policy '.*:Faulty' raised KeyError: 'features' \(.*keypoints\.py, line \d+: .*\)$"):
+        train(store, dataset, "mistaken")
+    assert len(groups(store, prefix("mistaken"))) == 1
+
+
 def test_a_policy_that_cannot_be_built_is_never_tried_again(day: tuple[Store, DayDataset], local_ray: None) -> None:
     store, dataset = day
     with pytest.raises(UserError, match=r"^these are not the observations"):

@@ -168,6 +168,13 @@ def test_a_corrupt_shard_is_named(day: tuple[Store, DayDataset], tmp_path: Path,
     assert dataset.prefix in str(error.value) and ".mp4" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_mistake_in_what_a_policy_observes_is_its_author_s_and_not_the_data_s(day: tuple[Store, DayDataset], local_ray: None) -> None:
+    store, dataset = day
+    mistaken = ALONE.model_copy(update={"policy": "tests.training.faulty:Unobservant"})
+    with pytest.raises(UserError, match=r"^the policy '.*:Unobservant' raised KeyError: 'wrist' \(.*faulty\.py, line \d+: frames\[\"wrist\"\]\)$"):
+        run(config(store, dataset, settings=mistaken), execution(store, "only", base="mistaken"))
+
+
 def test_a_view_without_actions_is_a_success_that_says_so(store: Store, tmp_path: Path) -> None:
     rows = [add_episode(store, tmp_path, number, np.cumsum(np.ones((20, 3)), axis=0), None, None) for number in range(3)]
     result = run(config(store, pack_rows(store, rows)), execution(store, "only"))[DAY]
