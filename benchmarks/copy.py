@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import RESULTS, figure, write
+from benchmarks.results import figure, write_part
 from ray_jobs.packing.manifest import NAME, Manifest, ManifestFile
 from ray_jobs.seam.configs import CopyConfig, CopySettings, DayDataset
 from ray_jobs.seam.store import Store, StoreConfig
@@ -62,7 +62,6 @@ class Cost:
 
 def main(parts: Sequence[str] = PARTS) -> None:
     programs = environment("copy-peers", Path(__file__).with_name("copy_peers.lock")).parent
-    path = RESULTS / "copy.json"
     for part in parts:
         load, started = os.getloadavg()[0], time.monotonic()
         # A disk that others write to, too, would measure them; but 16 GB are too much for memory
@@ -75,16 +74,8 @@ def main(parts: Sequence[str] = PARTS) -> None:
                 dataset = make(here, MIXED, "mixed")
                 with far(here) if part == "far" else contextlib.nullcontext(here) as place:
                     figures, turns = speed(place, programs, dataset, part)
-        told: dict[str, Any] = {"measured": time.strftime("%Y-%m-%d", time.gmtime()), "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
-        told |= {"seconds": round(time.monotonic() - started), "walls": turns}
-        before = json.loads(path.read_text()) if path.is_file() else {}
-        kept = [each for each in before.get("figures", []) if _part(each) != part]
-        others = {name: before[name] for name in PARTS if name in before}
-        write("copy", sorted(kept + figures, key=lambda each: PARTS.index(_part(each))), note=NOTE, **others | {part: told})
-
-
-def _part(figure: dict[str, Any]) -> str:
-    return str(figure["id"]).partition(".")[0]
+        told = {"load": [round(load, 1), round(os.getloadavg()[0], 1)], "seconds": round(time.monotonic() - started), "walls": turns}
+        write_part("copy", part, PARTS, figures, told, note=NOTE)
 
 
 @dataclass(frozen=True)
@@ -202,7 +193,7 @@ def memory(here: Here, sizes: tuple[int, int]) -> Measured:
     figures = []
     if len(peaks) == 2:
         ratio = peaks[1] / peaks[0]
-        figures.append(figure("memory", peaks[1], f"MiB at {sizes[1]} GiB", (f"at {sizes[0]} GiB", peaks[0]), ratio, "flat: <= 1.1", ratio <= 1.1))
+        figures.append(figure("memory.growth", peaks[1], f"MiB at {sizes[1]} GiB", (f"at {sizes[0]} GiB", peaks[0]), ratio, "flat: <= 1.1", ratio <= 1.1))
     return figures, _walls({"ours": costs})
 
 

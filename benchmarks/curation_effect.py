@@ -6,6 +6,7 @@ Once more with mild damage alone, and with a policy that sees pixels. The plante
 """
 
 import argparse
+import json
 import multiprocessing
 import random
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.fleet_days import FleetDays, record, verdict_of
-from benchmarks.results import figure, write
+from benchmarks.results import RESULTS, figure, write
 from fleet.defects import DEFECTS
 from orchestration.curation import checks, judge
 from ray_jobs.effect.arms import Shape, extract, pooled, run_arm
@@ -60,12 +61,15 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=4)
     parser.add_argument("--studies", nargs="*", default=list(STUDIES), choices=list(STUDIES))
     asked = parser.parse_args()
-    studies: dict[str, dict[str, Any]] = {}
+    size = {"seeds": asked.seeds, "scenes": asked.scenes, "days": asked.days}
+    path = RESULTS / "curation_effect.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    studies = before["arms"] if size.items() <= before.items() else {}  # other studies of this size are kept
     for name in asked.studies:
         studies[name] = study(name, asked.seeds, asked.scenes, asked.days)
+        studies = {each: studies[each] for each in STUDIES if each in studies}
         picture(studies, PICTURE)  # after each: the last one takes half an hour
-        found = [each for study_name, told in studies.items() for each in figures(study_name, told)]
-        write("curation_effect", found, seeds=asked.seeds, scenes=asked.scenes, days=asked.days, arms=studies)
+        write("curation_effect", [each for study_name, told in studies.items() for each in figures(study_name, told)], **size, arms=studies)
 
 
 def study(name: str, seeds: int, scenes: int, days: int) -> dict[str, Any]:

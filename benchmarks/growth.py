@@ -22,7 +22,7 @@ import av
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.results import figure, write
+from benchmarks.results import figure, write_part
 from ray_jobs.curation.job import inventory, missing
 from ray_jobs.curation.job import run as measure
 from ray_jobs.curation.measure import Plan
@@ -42,12 +42,10 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--scale", type=float, default=1.0)
     given = parser.parse_args()
-    figures, details = [], {}
     for part in given.parts:
-        found, details[part] = PARTS[part](given.scale)
-        figures += found
-    command = f"python -m benchmarks.growth {' '.join(given.parts)} --scale {given.scale:g}"
-    write("growth", figures, command=command, scale=given.scale, **details)
+        load = os.getloadavg()[0]
+        figures, details = PARTS[part](given.scale)
+        write_part("growth", part, list(PARTS), figures, {"scale": given.scale, "load": [round(load, 1), round(os.getloadavg()[0], 1)], **details})
 
 
 def memory(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -60,7 +58,7 @@ def memory(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     most, least = max(peaks.values(), key=lambda run: run["peak_mb"]), next(iter(peaks.values()))
     ratio = most["peak_mb"] / least["peak_mb"]
     name = f"peak memory at {max(peaks)} episodes against {min(peaks)}"
-    return [figure("memory_growth", most["peak_mb"], "MB", (name, least["peak_mb"]), ratio, "<= 1.2", ratio <= 1.2)], {
+    return [figure("memory.growth", most["peak_mb"], "MB", (name, least["peak_mb"]), ratio, "<= 1.2", ratio <= 1.2)], {
         str(key): run for key, run in peaks.items()
     }
 
@@ -74,10 +72,8 @@ def long(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         beside = _measured(store, table)
     ratio = beside["peak_mb"] / alone["peak_mb"]
     figures = [
-        figure("long_recording_memory", beside["peak_mb"], "MB", ("the short ones alone", alone["peak_mb"]), ratio, "<= 1.2", ratio <= 1.2),
-        figure(
-            "long_recording_idle", beside["idle"], "share of the workers' time", ("the short ones alone", alone["idle"]), None, "<= 0.1", beside["idle"] <= 0.1
-        ),
+        figure("long.memory", beside["peak_mb"], "MB", ("the short ones alone", alone["peak_mb"]), ratio, "<= 1.2", ratio <= 1.2),
+        figure("long.idle", beside["idle"], "share of the workers' time", ("the short ones alone", alone["idle"]), None, "<= 0.1", beside["idle"] <= 0.1),
     ]
     return figures, {"alone": alone, "beside": beside, "hours": 3 * scale}
 
@@ -99,9 +95,9 @@ def ledger_rows(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         looked = _timed(lambda: ledger.read_days(store, "image", "1", days, ["error"]))
     rows = 1000 * len(days)
     figures = [
-        figure("ledger_lookup", looked, f"s for {rows} rows", None, None, "reported", True),
-        figure("ledger_day", after, "s for 1000 rows", ("63 small files", before), after / before, "reported", True),
-        figure("ledger_merge", merged, f"s for {-(-len(days) // 100)} days of 63 files", None, None, "reported", True),
+        figure("ledger.lookup", looked, f"s for {rows} rows", None, None, "reported", True),
+        figure("ledger.day", after, "s for 1000 rows", ("63 small files", before), after / before, "reported", True),
+        figure("ledger.merge", merged, f"s for {-(-len(days) // 100)} days of 63 files", None, None, "reported", True),
     ]
     return figures, {"rows": rows}
 
@@ -120,8 +116,8 @@ def planning(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         found: list[Any] = []
         seconds = _timed(lambda: found.extend(missing(inventory(store, days, tables, plan), plan)))
     assert len(found) == 100, len(found)
-    rows = 100 * len(days) * len(plan.stages)
-    return [figure("planning", seconds, f"s for {len(days)} days, {rows} rows", None, None, "reported", True)], {"days": len(days), "stages": len(plan.stages)}
+    unit = f"s for {len(days)} days, {100 * len(days) * len(plan.stages)} rows"
+    return [figure("planning.year", seconds, unit, None, None, "reported", True)], {"days": len(days), "stages": len(plan.stages)}
 
 
 PARTS: dict[str, Callable[[float], tuple[list[dict[str, Any]], dict[str, Any]]]] = {
