@@ -1,5 +1,6 @@
 """What a pod's manifest needs to run Python here: pods see this machine's interpreter and environment, read-only, at the same paths."""
 
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,8 @@ def mounts(repository: bool = False) -> Mounts:
         # A lost node's packets vanish without a reset: with Ray's defaults its task resumed after 442 s, with these after 61 s
         "RAY_grpc_client_keepalive_time_ms": "10000",
         "RAY_grpc_client_keepalive_timeout_ms": "10000",
+        # Another kernel of it adds up in another order, and tests compare numbers of pods with their own to the last bit
+        **{name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")},
         **({"PYTHONPATH": str(REPOSITORY)} if repository else {}),
     }
     return Mounts(volumes, volume_mounts, path, environment=environment)

@@ -89,8 +89,10 @@ def one_line(failure_class: FailureClass, evidence: str, attempt: str | None = N
 
 
 def _telling_line(text: str) -> str:
-    """The last line that names memory or a preemption, from there on: platforms bury it in the middle of a long message."""
+    """The last line that names memory or a preemption, from there on: platforms bury it in the middle of a long message. Not Ray's advice about it."""
     for line in reversed(text.splitlines()):
+        if "Refer to the documentation" in line:
+            continue
         if found := _MEMORY.search(line) or _PREEMPTED.search(line):
             return line[max(0, found.start() - 150) : found.end() + 150].strip()
     return ""

@@ -26,14 +26,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(900))
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests in other processes go on beside this one unless it is marked `exclusive`: it breaks what they stand on.
+
+    No fixture, for those of a module and of the session are set up before it and go after it. First, for the wait is not the test's own time.
+    """
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("exclusive") else fcntl.LOCK_SH)
+        return (yield)
+
+
 @pytest.fixture(autouse=True)
-def turn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tests in other processes go on beside this one unless it is marked `exclusive`: it breaks what they stand on."""
+def skipped_elsewhere(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("testbed") and elsewhere.asked():
         pytest.skip("it breaks the cluster itself, or looks into it: for the project's own testbed only")
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("exclusive") else fcntl.LOCK_SH)
-        yield
 
 
 @pytest.fixture(scope="session")

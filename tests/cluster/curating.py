@@ -78,5 +78,7 @@ class Curating:
         for episode in self.episodes[::10]:
             for row in measure_here(self.bench.store, episode, plan):
                 held = found[row["stage"], episode]
-                assert held["error"] is None and dict(held["scores"]) == row["scores"]
+                told, here = dict(held["scores"]), row["scores"]
+                other = {name: (told.get(name), here.get(name)) for name in told.keys() | here.keys() if told.get(name) != here.get(name)}
+                assert held["error"] is None and not other, other
                 assert all(np.array_equal(np.float32(value), np.float32(row["vectors"][name])) for name, value in dict(held["vectors"]).items())

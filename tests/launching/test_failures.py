@@ -48,6 +48,12 @@ def test_class_of_a_failure(seen: Job | None, report: JobError | None, tail: str
     assert "\n" not in one_line(found, evidence, "x-a1")
 
 
+def test_what_happened_is_told_and_not_what_ray_advises() -> None:
+    message = "Task was killed due to the node running low on memory. Memory on the node was 1.24GB / 1.27GB (0.97).\nRefer to the documentation on how to "
+    found, evidence = classify(job(message=message + "address the out of memory issue: https://docs.ray.io/"), None)
+    assert found == "out_of_memory" and "running low on memory" in evidence and "documentation" not in evidence
+
+
 @pytest.mark.parametrize(
     ("status", "phase"),
     [("PENDING", "queued"), ("RUNNING", "running"), ("SUCCEEDED", "succeeded"), ("FAILED", "failed"), ("STOPPED", "stopped"), ("SUSPENDING", "queued")],
