@@ -27,10 +27,10 @@ def start_runtime(number: int) -> None:
         group.mkdir(exist_ok=True)
     network.make_bridge(address, number)
     start(f"containerd-{number}", *network.inside(number), "containerd", "--config", here / "containerd.toml")
+    control = ("ctr", "-a", here / "containerd.sock", "-n", "k8s.io", "images")
+    wait_for(f"containerd-{number}", 30, lambda: succeeds(*control, "list"))  # a kubelet that finds no runtime ends
     imported = here / "images-are-imported"
     if not imported.exists():
-        control = ("ctr", "-a", here / "containerd.sock", "-n", "k8s.io", "images")
-        wait_for(f"containerd-{number}", 30, lambda: succeeds(*control, "list"))
         for archive in images.archives():
             run(*control, "import", archive)
         imported.touch()
@@ -48,7 +48,7 @@ def start_node(number: int) -> None:
 
 
 def wait_ready(number: int) -> None:
-    wait_until(f"node-{number}", 180, lambda: api.node_ready(f"node-{number}"))
+    wait_for(f"kubelet-{number}", 180, lambda: api.node_ready(f"node-{number}"))
 
 
 def add_node() -> None:

@@ -30,12 +30,12 @@ def task(number: int, seconds: float) -> str:
     return f"{number} {ray.util.get_node_ip_address()}"
 
 
-def hog(mebibytes: int) -> int:
-    """Use memory until somebody minds."""
+def hog(mebibytes: int, pause_s: float = 0.01) -> int:
+    """Use memory, 16 MiB at a time, until somebody minds."""
     held = []
     for _ in range(mebibytes // 16):
         held.append(bytearray(os.urandom(1)) * (16 * 2**20))
-        time.sleep(0.01)
+        time.sleep(pause_s)
     return len(held)
 
 
@@ -52,7 +52,8 @@ def run(config: ProbeConfig, execution: Execution) -> dict[str, DayResult]:
         import ray
 
         connect()
-        ray.get(ray.remote(num_cpus=1, max_retries=0)(hog).remote(config.mebibytes))
+        # Slowly enough for Ray, which looks four times a second, to come before the kernel, of whose doing a worker's end says nothing
+        ray.get(ray.remote(num_cpus=1, max_retries=0)(hog).remote(config.mebibytes, 0.1))
     if config.tasks:
         import ray
 
