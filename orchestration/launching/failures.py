@@ -36,7 +36,10 @@ ADVICE: dict[FailureClass, str] = {
 
 _MEMORY = re.compile(r"out of memory|oom-?kill|low on memory|OutOfMemoryError|MemoryError|cannot allocate memory", re.IGNORECASE)
 _NETWORK = re.compile(r"\b50[0-9]\b|SlowDown|time[d -]*out|connection|could not connect|max retries", re.IGNORECASE)
-_PREEMPTED = re.compile(r"preempt|evict|spot.*(reclaim|interrupt)|node.*(drain|terminat)", re.IGNORECASE)
+# "bytes evicted" stands in the state of Ray's object store, which it prints with other ends
+_PREEMPTED = re.compile(r"preempt|(?<!bytes )evict|spot.*(reclaim|interrupt)|node.*(drain|terminat)", re.IGNORECASE)
+
+_RAYS_ADVICE = "how to address the out of memory issue"  # stands below what it killed and why, which is cut off where the message is long
 
 
 def classify(job: Job | None, report: JobError | None, tail: str = "") -> tuple[FailureClass, str]:
@@ -89,13 +92,12 @@ def one_line(failure_class: FailureClass, evidence: str, attempt: str | None = N
 
 
 def _telling_line(text: str) -> str:
-    """The last line that names memory or a preemption, from there on: platforms bury it in the middle of a long message. Not Ray's advice about it."""
-    for line in reversed(text.splitlines()):
-        if "Refer to the documentation" in line:
-            continue
-        if found := _MEMORY.search(line) or _PREEMPTED.search(line):
+    """The last line that names memory or a preemption, from there on: platforms bury it in the middle of a long message."""
+    lines = text.splitlines()
+    for line in reversed(lines):
+        if _RAYS_ADVICE not in line and (found := _MEMORY.search(line) or _PREEMPTED.search(line)):
             return line[max(0, found.start() - 150) : found.end() + 150].strip()
-    return ""
+    return "Ray's memory monitor killed it: its node was running low on memory" if any(_RAYS_ADVICE in line for line in lines) else ""
 
 
 def _last_line(text: str) -> str:

@@ -51,7 +51,11 @@ def test_class_of_a_failure(seen: Job | None, report: JobError | None, tail: str
 def test_what_happened_is_told_and_not_what_ray_advises() -> None:
     message = "Task was killed due to the node running low on memory. Memory on the node was 1.24GB / 1.27GB (0.97).\nRefer to the documentation on how to "
     found, evidence = classify(job(message=message + "address the out of memory issue: https://docs.ray.io/"), None)
-    assert found == "out_of_memory" and "running low on memory" in evidence and "documentation" not in evidence
+    assert found == "out_of_memory" and "Task was killed due to the node running low on memory" in evidence and "documentation" not in evidence
+    found, evidence = classify(
+        job(message=message.splitlines()[1] + "address the out of memory issue: https://docs.ray.io/\n(global lru) bytes evicted: 0]"), None
+    )
+    assert found == "out_of_memory" and "Ray's memory monitor killed it: its node was running low on memory" in evidence
 
 
 @pytest.mark.parametrize(
