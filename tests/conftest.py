@@ -17,6 +17,23 @@ settings.load_profile("shared")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+class ToldAtOnce:
+    """Pytest tells what failed at the end; a run that is ended from outside would tell nothing."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            said = report.longreprtext.strip().splitlines() or ["no text"]
+            self.config.get_terminal_writer().line(f"\n{report.nodeid}, {report.when}: {next((line for line in said if line.startswith('E ')), said[-1])}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ToldAtOnce(config))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(StoreConfig.local(tmp_path / "store"))

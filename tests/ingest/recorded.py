@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -92,7 +93,16 @@ def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
 
 @cache
 def packets(count: int, codec: str = "h264", gop: int = 5) -> tuple[bytes, ...]:
-    """One packet per frame, Annex B or OBU, a keyframe every `gop`."""
+    """One packet per frame, Annex B or OBU, a keyframe every `gop`.
+
+    In a thread of its own: for root, SVT-AV1 takes the highest real-time priority for the thread that opens it. Processes started from there later
+    would have it too, and a Ray head that does starves all other processes of the machine.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_encoded, count, codec, gop).result()
+
+
+def _encoded(count: int, codec: str, gop: int) -> tuple[bytes, ...]:
     name, options = CODECS[codec]
     encoder: Any = av.CodecContext.create(name, "w")
     encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuv420p"
