@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from orchestration.cli import main
 from orchestration.curation.decide import decide
 from orchestration.curation.review.build import build
-from orchestration.curation.review.moments import FINDERS, Line, Moment, moment
+from orchestration.curation.review.moments import FINDERS, moment
 from orchestration.curation.review.page import Entry, checks, page, plot
+from orchestration.curation.review.plots import Line, Moment
 from orchestration.curation.review.recorded import Looks, Recorded, Samples, read
 from orchestration.curation.thresholds import Thresholds
 from orchestration.settings import current

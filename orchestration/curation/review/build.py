@@ -8,8 +8,9 @@ from typing import Any
 
 import av
 
-from orchestration.curation.review.moments import Moment, moment
+from orchestration.curation.review.moments import moment
 from orchestration.curation.review.page import Entry, page
+from orchestration.curation.review.plots import Moment
 from orchestration.curation.review.recorded import Recorded, read
 from ray_jobs.seam import ledger
 from ray_jobs.seam.errors import NotFound, StoreError, UserError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from orchestration.curation.present import COLOURS
-from orchestration.curation.review.moments import Moment
+from orchestration.curation.review.plots import Moment
 
 Row = dict[str, Any]
 TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
