@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ class ToldAtOnce:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A script's `&` leaves SIGINT ignored, Dagster then ignores SIGTERM too, and every process that a test starts inherits both
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(ToldAtOnce(config))
 

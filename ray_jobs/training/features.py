@@ -1,6 +1,9 @@
 """What a policy sees of a frame: two colour blobs and a thumbnail. NumPy alone, so that whoever extracts needs no torch."""
 
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,7 +93,27 @@ def find_extractor(policy: str) -> Extractor:
     """Of a policy by its name in the settings; only a policy of the user's own is imported. Raises UserError."""
     if policy in BUILT_IN:
         return BUILT_IN[policy]
-    from ray_jobs.training.policy import find_policy
+    with _whole():
+        from ray_jobs.training.policy import find_policy
 
     kind = find_policy(policy)
     return Extractor(by_the_author_of(policy)(kind.observe), kind.chunk, kind.window, kind.cameras)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Around the import of torch: SIGINT, which is how Ray cancels a task, waits until it is done.
+
+    A process that was interrupted while torch's C++ part started cannot import it again: the next task there fails ("bad call flags") or crashes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # SIGINT never ends anything but the main thread
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)

@@ -1,5 +1,9 @@
 """A policy learns, keeps, forgets between episodes, and refuses what is not its own."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +102,31 @@ def test_unknown_policies_are_told_in_one_line(name: str) -> None:
     with pytest.raises(UserError) as error:
         find_policy(name)
     assert "\n" not in str(error.value)
+
+
+CANCELLED = """
+import os, signal, sys, threading, time
+from ray_jobs.training.features import find_extractor
+
+def cancel():
+    while "torch" not in sys.modules:
+        time.sleep(0.001)
+    while "torch._C" not in sys.modules:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+threading.Thread(target=cancel, daemon=True).start()
+try:
+    find_extractor("ray_jobs.training.policies.keypoints:Keypoints")
+    print("was not cancelled")
+except KeyboardInterrupt:
+    print(find_extractor("ray_jobs.training.policies.keypoints:Keypoints").chunk)
+"""
+
+
+def test_a_task_that_is_cancelled_while_it_imports_torch_leaves_a_process_that_can_be_used() -> None:
+    ended = subprocess.run([sys.executable, "-c", CANCELLED], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "4"), ended.stderr
 
 
 def test_blobs_are_where_they_are() -> None:
