@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from orchestration.launching.effects import Unreachable
 from orchestration.launching.embedded import EmbeddedTarget
-from orchestration.launching.head import Head
+from orchestration.launching.head import Head, HeadState
 from orchestration.launching.protocol import run_step
 from orchestration.launching.reconcile import reconcile
 from orchestration.launching.shell import Ports, perform
@@ -121,3 +122,35 @@ def test_killed_head_is_infrastructure_and_nothing_is_published_twice(bench: Ben
     assert after is not None and after.pid != before.pid
     assert outcome.days[DAY].state == "published" and len(bench.pointers()) == 1
     assert len(bench.starts()) == 2 and str(outcome.attempt).endswith("-a2")
+
+
+class Stumbling(Head):
+    """Its first tries end as they begin."""
+
+    def __init__(self, home: Path, stumbles: int):
+        super().__init__(home)
+        self.stumbles, self.tried = stumbles, list[HeadState]()
+
+    def _launched(self) -> HeadState:
+        self.tried.append(super()._launched())
+        if len(self.tried) <= self.stumbles:
+            os.kill(self.tried[-1].pid, signal.SIGKILL)
+        return self.tried[-1]
+
+
+def test_a_head_that_ends_while_it_starts_is_started_once_more(tmp_path: Path) -> None:
+    head = Stumbling(tmp_path, stumbles=1)
+    try:
+        state = head.ensure()
+        first, second = head.tried
+        assert state == second == head.alive() and first.port != second.port
+        assert not Path(first.folder).exists() and head.ensure() == state
+    finally:
+        head.stop()
+
+
+def test_a_head_that_never_starts_is_told_with_its_log(tmp_path: Path) -> None:
+    head = Stumbling(tmp_path, stumbles=2)
+    with pytest.raises(Unreachable, match=rf"^the embedded Ray head did not start: .*the log is {tmp_path}/ray-head\.log$"):
+        head.ensure()
+    assert len(head.tried) == 2 and head.alive() is None and not Path(head.tried[1].folder).exists()
