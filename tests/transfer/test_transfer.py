@@ -61,10 +61,11 @@ def test_killed_in_the_middle_and_resumed(stores: tuple[Store, Store], dataset_f
     whole, made = carrying.copy, []
 
     def fails_after_five(origin: Store, target: Store, item: Item, meter: Meter) -> str:
-        if len(made) == 5:
+        if len(made) >= 5:
             raise KeyboardInterrupt
-        made.append(item.key)
-        return whole(origin, target, item, meter)
+        etag = whole(origin, target, item, meter)
+        made.append(item.key)  # only now: the large one, beside the others, may be stopped halfway
+        return etag
 
     monkeypatch.setattr(carrying, "copy", fails_after_five)
     with pytest.raises(KeyboardInterrupt):
@@ -72,7 +73,7 @@ def test_killed_in_the_middle_and_resumed(stores: tuple[Store, Store], dataset_f
     assert not destination.exists(f"{PREFIX}/{NAME}")
     monkeypatch.setattr(carrying, "copy", whole)
     resumed = transfer(source, destination, dataset)
-    assert resumed.counts["skipped"] == 5 and resumed.counts["copied"] == FILES - 5
+    assert 5 <= resumed.counts["skipped"] == len(made) < FILES and resumed.counts["copied"] == FILES - len(made)
     assert content(destination) == content(source)
 
 
