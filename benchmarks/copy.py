@@ -46,8 +46,8 @@ LATENCY_S, RESETS = 0.05, 0.01
 POLL_S = 0.02
 TURN_S = 400.0  # a client that takes longer has failed
 NOTE = (
-    "Both cores ran servers, proxies and client, and the machine was shared with other work (load: over a minute, before and after a part). So a ratio "
-    "is the median of the ratios of each round, in which ours and the other had their turns one after the other; walls are medians of their own."
+    "Both cores ran servers, proxies and client (load: over a minute, before and after a part). A ratio is the median of the ratios of each round, in which "
+    "ours and the other had their turns one after the other; walls are medians of their own."
 )
 
 

@@ -97,7 +97,7 @@ class Head:
             self._end()
         log = self.home / "ray-head.log"
         tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing was logged"]
-        raise Unreachable(f"the embedded Ray head did not start: {tail[0]}; the log is {log}")
+        raise Unreachable(f"the embedded Ray head did not start in {START_TRIES} tries of {START_BUDGET_S:.0f} s at most: {tail[0]}; the log is {log}")
 
     def _launched(self) -> HeadState:
         self._end()  # a dead leader may have left parts of its group behind

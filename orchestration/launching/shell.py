@@ -62,7 +62,7 @@ def perform(program: Program[T], ports: Ports) -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except BaseException as raised:  # nothing is kept: the program is told, and raises it again unless it can go on
+        except BaseException as raised:  # a store's or a target's error, and Dagster's interruption, which is no Exception: the program tells them apart
             if getgeneratorstate(program) == GEN_CLOSED:
                 raise
             error = raised

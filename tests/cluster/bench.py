@@ -101,7 +101,7 @@ class Bench:
         def do() -> None:
             try:
                 going.outcome = self.perform(work, run, target, interrupted_if)
-            except BaseException as error:  # noqa: BLE001 - the test looks at it
+            except BaseException as error:  # noqa: BLE001 - a FlywheelError or Interrupted: the test looks at it
                 going.error = error
 
         going.thread = threading.Thread(target=do, daemon=True)
@@ -194,7 +194,7 @@ def _interruptible(program: Any, interrupted_if: Callable[[], bool]) -> Any:
             continue
         try:
             reply = yield effect
-        except BaseException as raised:  # noqa: BLE001 - it goes to the program, which decides
+        except BaseException as raised:  # noqa: BLE001 - what perform throws in: it goes to the program, which decides
             error = raised
 
 

@@ -151,6 +151,6 @@ def test_a_head_that_ends_while_it_starts_is_started_once_more(tmp_path: Path) -
 
 def test_a_head_that_never_starts_is_told_with_its_log(tmp_path: Path) -> None:
     head = Stumbling(tmp_path, stumbles=2)
-    with pytest.raises(Unreachable, match=rf"^the embedded Ray head did not start: .*the log is {tmp_path}/ray-head\.log$"):
+    with pytest.raises(Unreachable, match=rf"^the embedded Ray head did not start in 2 tries of 90 s at most: .*the log is {tmp_path}/ray-head\.log$"):
         head.ensure()
     assert len(head.tried) == 2 and head.alive() is None and not Path(head.tried[1].folder).exists()
