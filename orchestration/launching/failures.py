@@ -36,8 +36,8 @@ ADVICE: dict[FailureClass, str] = {
 
 _MEMORY = re.compile(r"out of memory|oom-?kill|low on memory|OutOfMemoryError|MemoryError|cannot allocate memory", re.IGNORECASE)
 _NETWORK = re.compile(r"\b50[0-9]\b|SlowDown|time[d -]*out|connection|could not connect|max retries", re.IGNORECASE)
-# "bytes evicted" stands in the state of Ray's object store, which it prints with other ends
-_PREEMPTED = re.compile(r"preempt|(?<!bytes )evict|spot.*(reclaim|interrupt)|node.*(drain|terminat)", re.IGNORECASE)
+# Only a pod's eviction is one: Ray evicts objects and worker processes all day, and prints how many with other ends.
+_PREEMPTED = re.compile(r"preempt|\bpods?\b.*evict|evict.*\bpods?\b|spot.*(reclaim|interrupt)|node.*(drain|terminat)", re.IGNORECASE)
 
 _RAYS_ADVICE = "how to address the out of memory issue"  # stands below what it killed and why, which is cut off where the message is long
 

@@ -37,6 +37,8 @@ def job(phase: Any = "failed", exit_code: int | None = 1, error_type: str = "JOB
         ),
         (job(exit_code=None, error_type="JOB_SUPERVISOR_ACTOR_DIED", message="the spot node was reclaimed, preempted"), None, "", "preempted"),
         (job(exit_code=None, error_type="RUNTIME_ENV_SETUP_FAILURE"), None, "", "invalid_spec"),
+        (job(exit_code=1, message="the pod x-head was evicted: the node was low on disk"), None, "", "preempted"),
+        (job(exit_code=1, message="ObjectLostError: it may have been evicted"), None, "", "user"),
         (job("stopped", None, ""), None, "", "cancelled"),
         (job("succeeded", 0, ""), None, "", "infrastructure"),
         (None, None, "", "infrastructure"),
@@ -52,10 +54,11 @@ def test_what_happened_is_told_and_not_what_ray_advises() -> None:
     message = "Task was killed due to the node running low on memory. Memory on the node was 1.24GB / 1.27GB (0.97).\nRefer to the documentation on how to "
     found, evidence = classify(job(message=message + "address the out of memory issue: https://docs.ray.io/"), None)
     assert found == "out_of_memory" and "Task was killed due to the node running low on memory" in evidence and "documentation" not in evidence
-    found, evidence = classify(
-        job(message=message.splitlines()[1] + "address the out of memory issue: https://docs.ray.io/\n(global lru) bytes evicted: 0]"), None
-    )
+    state = "\nObjectStore eviction stats:\n(global lru) num evictions: 0\n(global lru) bytes evicted: 0]"  # which Ray prints below
+    found, evidence = classify(job(message=message.splitlines()[1] + "address the out of memory issue: https://docs.ray.io/" + state), None)
     assert found == "out_of_memory" and "Ray's memory monitor killed it: its node was running low on memory" in evidence
+    found, evidence = classify(job(message="ValueError: no such joint" + state), None)
+    assert found == "user", evidence
 
 
 @pytest.mark.parametrize(
