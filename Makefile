@@ -29,7 +29,7 @@ test: $(READY)  ## Every test that needs neither root nor a cluster; each module
 
 test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop as RayJobs; as root, or KUBECONFIG=… for another cluster
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
-	$(BIN)/python -m pytest -n 4 --dist loadscope tests/cluster $(ARGS); code=$$?; $(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) exit $$code
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder tests/cluster $(ARGS); code=$$?; $(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) exit $$code
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
 	$(BIN)/python -m tests.oracle.run

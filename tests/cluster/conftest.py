@@ -21,9 +21,23 @@ REPOSITORY = Path(__file__).parents[2]
 LOCK = Path(tempfile.gettempdir()) / "flywheel-cluster-tests.lock"
 
 
+# As `--durations` tells them; what is not named is short. Those with tests that want the cluster alone come last: such a test
+# begins when nobody else's runs, and until then its process does nothing.
+LONGEST_FIRST = ("test_dagster", "test_faults_of_pods", "test_training", "test_faults_of_jobs", "test_placement", "test_shapes", "test_deploy")
+ALONE_LAST = ("test_testbed", "test_faults_of_runs", "test_faults_of_the_cluster")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(900))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, int, bool]:
+    name = item.path.stem
+    early = LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+    late = ALONE_LAST.index(name) + 1 if name in ALONE_LAST else 0
+    return late, early, item.get_closest_marker("exclusive") is not None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
