@@ -83,6 +83,11 @@ def running(pod: dict[str, Any]) -> bool:
     return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
+def ready(pod: dict[str, Any]) -> bool:
+    """Its Ray node has joined: what KubeRay's own readiness probe asks."""
+    return running(pod) and any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
+
+
 def until(condition: Callable[[], T], what: str, budget_s: float = BUDGET_S) -> T:
     """Wait for a condition within a budget; its value, or an assertion that says what did not happen."""
     deadline = time.monotonic() + budget_s

@@ -14,7 +14,7 @@ from ray_jobs.seam.configs import DayDataset, TrainConfig, TrainSettings
 from ray_jobs.seam.store import Store
 from ray_jobs.training import checkpoint
 from tests.cluster.bench import BUDGETS, Bench
-from tests.cluster.cluster import Cluster, running, until
+from tests.cluster.cluster import Cluster, ready, until
 from tests.training.recorded import demo_day
 
 EVERY = 25
@@ -40,7 +40,7 @@ def work(bench: Bench, dataset: DayDataset) -> Work:
 
 
 def gang(bench: Bench) -> list[str]:
-    return [pod["metadata"]["name"] for pod in bench.cluster.pods(bench.prefix) if pod["metadata"]["labels"]["ray.io/group"] == "gang" and running(pod)]
+    return [pod["metadata"]["name"] for pod in bench.cluster.pods(bench.prefix) if pod["metadata"]["labels"]["ray.io/group"] == "gang" and ready(pod)]
 
 
 def workers(bench: Bench) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def test_a_gang_with_a_hot_spare_loses_a_pod_at_once_and_waits_for_none(bench: B
     (tmp_path / "gang.yaml").write_text(yaml.safe_dump(document))
     going = bench.begin(work(bench, dataset), target=bench.target(tmp_path / "gang.yaml"))
     until(lambda: steps(bench), "the first checkpoint", BUDGET_S)
-    before = until(lambda: gang(bench) if len(gang(bench)) == 3 else [], "a gang of three", BUDGET_S)
+    before = until(lambda: found if len(found := gang(bench)) == 3 else [], "a gang of three", BUDGET_S)
     at, gone = time.time(), workers(bench)[0]["host"]
     reached = steps(bench)[-1]
     bench.cluster("delete", "pod", gone, "--grace-period=0", "--force")
