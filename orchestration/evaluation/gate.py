@@ -61,7 +61,8 @@ def gate(scores: dict[str, Any], settings: GateSettings, prerequisites: tuple[st
         return _verdict("nothing", Found(prerequisites), Found(("the evaluator has no trial of this policy yet: a log without it decides nothing",)))
     if scores.get("offline"):
         return _verdict("offline", Found(prerequisites), _offline(scores["offline"], scores.get("champion"), settings))
-    return _verdict("nothing", Found(prerequisites), Found(("nothing was measured: no rollouts, and no held-out episode with actions",)))
+    why = "nothing was measured: no rollouts, and no held-out episode with actions; bring more episodes, or lower training.holdout"
+    return _verdict("nothing", Found(prerequisites), Found((why,)))
 
 
 def _verdict(basis: str, *parts: Found, **more: Any) -> Verdict:
