@@ -134,9 +134,8 @@ def lerobot(store: Store, episodes: list[PackedEpisode], batch: int, count: int)
     with store.local_copy(f"{episodes[0].dataset}/meta/info.json") as info:
         arguments = [str(info.parents[1]), str(batch), str(count), str(CPUS), str(Timed.chunk), str(SERVICE_S)]
         quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(
-            [str(python), str(ROOT / "benchmarks" / "training_lerobot.py"), *arguments], env=quiet, capture_output=True, text=True, check=False
-        )
+        command = [str(python), "-P", str(ROOT / "benchmarks" / "training_lerobot.py"), *arguments]  # -P: copy.py beside it is not Python's own
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"LeRobot's loader failed: {done.stderr.strip().splitlines()[-1]}")
     said = json.loads(done.stdout.strip().splitlines()[-1])
