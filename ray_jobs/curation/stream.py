@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ray_jobs.curation.measure import Piece, Plan, apply, finish, load
 from ray_jobs.curation.pools import Operator, blocks, workers
 from ray_jobs.curation.report import Load, Span
+from ray_jobs.curation.stage import Segment
 from ray_jobs.curation.stages import DECODE
 from ray_jobs.episode import read_meta
 from ray_jobs.seam.errors import NotFound, StoreError
@@ -27,6 +28,7 @@ from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import LEDGER
 
 BLOCK_BYTES = 32 * 1024 * 1024  # Ray Data hands on what it has when it is this much
+TRIM_BYTES = 16 * 1024 * 1024  # of frames, after which a worker gives memory back: more often costs more than it saves
 TRIED = 3  # segments that tell what the stages cost, where no earlier run did
 WAY = pa.schema([("episode_id", pa.string()), ("piece", pa.large_binary()), ("rows", pa.large_binary()), ("told", pa.string())])
 
@@ -78,7 +80,7 @@ class Work:
         failed: list[tuple[str, str, str]] = []
         spent: dict[str, float] = {}
         waiting: dict[str, list[Piece]] = {}  # longer episodes, whose other pieces may come in this batch
-        sent = 0
+        sent = freed = 0
         for first in range(0, len(pieces), self.operator.resources.batch):
             part = pieces[first : first + self.operator.resources.batch]
             before = [dict(piece.seconds) for piece in part]
@@ -94,9 +96,12 @@ class Work:
                     data = self._trimmed(piece).to_bytes()
                     sent += len(data)
                     yield _way(piece.episode_id, piece=data)
+            freed += sum(_frame_bytes(piece.segment) for piece in part if piece.segment)
             pieces[first : first + len(part)] = [_GONE] * len(part)  # their frames are not needed any more
             del part, piece
-            _give_back()
+            if freed > TRIM_BYTES:
+                _give_back()
+                freed = 0
         for piece in (piece for parts in waiting.values() for piece in parts):
             data = piece.to_bytes()
             sent += len(data)
@@ -153,8 +158,12 @@ _GONE = Piece("", 0, 1, ())
 _LIBC = ctypes.CDLL(None)
 
 
+def _frame_bytes(segment: Segment) -> int:
+    return sum(view.frames.nbytes for cameras in (segment.views, *segment.picked.values()) for view in cameras.values())
+
+
 def _give_back() -> None:
-    """Return to the system what a segment's frames took: glibc keeps tens of MB a worker in holes between small things."""
+    """Return to the system what segments' frames took: glibc keeps tens of MB a worker in holes between small things."""
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 
