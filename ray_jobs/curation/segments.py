@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from av.video.reformatter import VideoReformatter
 
@@ -82,6 +83,7 @@ def read_rows(store: Store, episode_id: str) -> Rows:
             for whole, some in zip(clocks[group.stream], (part.t_ns, part.log_ns), strict=True):
                 whole[group.first : group.first + group.rows] = some
             tables[group.stream].put(group.first, part.values)
+    pa.default_memory_pool().release_unused()  # 40 MB of an hour's row groups, which Arrow would keep for the next
     return Rows(clocks, tables)
 
 

@@ -164,6 +164,7 @@ def _frame_bytes(segment: Segment) -> int:
 
 def _give_back() -> None:
     """Return to the system what segments' frames took: glibc keeps tens of MB a worker in holes between small things."""
+    pa.default_memory_pool().release_unused()
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 
