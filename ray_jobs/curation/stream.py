@@ -102,6 +102,7 @@ class Work:
             if freed > TRIM_BYTES:
                 _give_back()
                 freed = 0
+        _give_back()  # recordings without a camera free no frames
         for piece in (piece for parts in waiting.values() for piece in parts):
             data = piece.to_bytes()
             sent += len(data)

@@ -23,7 +23,7 @@ HEAVY = ["episodes", "measurements", "curated_dataset", "dataset_at_compute", "p
 BUDGET_S = 600.0
 
 
-SIGNAL_DRIVER = """import os, pathlib, sys
+SIGNAL_INGEST = """import os, pathlib, sys
 found = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes().split(b"\\0")[1:3] == [b"-m", b"ray_jobs.ingest"]]
 for pid in found:
     os.kill(pid, int(sys.argv[1]))
@@ -83,12 +83,11 @@ class OnCluster(Deployment):
                 return str(item["metadata"]["name"])
         return None
 
-    def signal_driver(self, asset: str, number: signal.Signals) -> bool:
-        """To the driver of an asset's job, in its pod. False: it is not there yet."""
-        slug = asset.replace("_", "-")[:16].strip("-")
+    def signal_ingest(self, number: signal.Signals) -> bool:
+        """To the driver of the job of `episodes`, in its pod. False: it is not there yet."""
         for pod in self.cluster.items("pods", f"robot-flywheel/deployment={self.settings.deployment},ray.io/node-type=head"):
-            if pod["metadata"]["name"].startswith(slug) and running(pod):
-                found = self.cluster("exec", pod["metadata"]["name"], "-c", "ray-head", "--", "python", "-c", SIGNAL_DRIVER, str(int(number)), check=False)
+            if pod["metadata"]["name"].startswith("episodes") and running(pod):
+                found = self.cluster("exec", pod["metadata"]["name"], "-c", "ray-head", "--", "python", "-c", SIGNAL_INGEST, str(int(number)), check=False)
                 return found.strip() == "1"
         return False
 
@@ -118,10 +117,10 @@ class OnCluster(Deployment):
 
     def adopted_by_retry_of(self, run_id: str) -> str:
         """The retry, once it has adopted the job of `episodes`, whose driver stands still until then: else it might end before."""
-        until(lambda: self.signal_driver("episodes", signal.SIGSTOP), "the driver")
+        until(lambda: self.signal_ingest(signal.SIGSTOP), "the driver")
         retry = self.retry_of(run_id)
         until(lambda: self.said_at(retry, "adopted episodes"), "the adoption", 120)
-        assert self.signal_driver("episodes", signal.SIGCONT)
+        until(lambda: self.signal_ingest(signal.SIGCONT), "the driver, to go on")
         return retry
 
     def step_starts(self, run_id: str, step: str) -> float:
