@@ -17,7 +17,7 @@ from orchestration.launching.code import code
 from orchestration.launching.head import Head
 from orchestration.launching.places import build
 from orchestration.launching.protocol import run_step
-from orchestration.launching.shell import Ports, perform, publish
+from orchestration.launching.shell import Ports, perform, publish, publish_next
 from orchestration.launching.target import Target
 from orchestration.launching.work import DayOutcome, Outcome, Resources, RunInfo, Work
 from orchestration.settings import EMBEDDED, REPOSITORY, Settings, current
@@ -230,8 +230,32 @@ def publish_light(
     settings: Any = None,
 ) -> tuple[Pointer, bool]:
     """Publish under the run's own generation. -> (ours, True), or (the newer run's, False) where that was published before."""
+    pointer = _light_pointer(context, asset, day, inputs, result, settings)
+    if publish(flywheel.store, pointer, lambda: run_status(context.instance, pointer.run_id)) == "published":
+        return pointer, True
+    newer = read_pointer(flywheel.store, asset, day)
+    return newer or pointer, False
+
+
+def publish_place(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    flywheel: Flywheel,
+    asset: str,
+    chain: str,
+    place: str,
+    inputs: dict[str, str],
+    result: DayResult,
+) -> bool:
+    """Publish at a place of a chain. -> whether this run got it, or another was first."""
+    pointer = _light_pointer(context, asset, chain, inputs, result, None)
+    return publish_next(flywheel.store, pointer, place, lambda: run_status(context.instance, pointer.run_id))
+
+
+def _light_pointer(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, asset: str, day: str, inputs: dict[str, str], result: DayResult, settings: Any
+) -> Pointer:
     run = run_info(context)
-    pointer = Pointer(
+    return Pointer(
         asset=asset,
         day=day,
         generation=run.generation,
@@ -243,10 +267,6 @@ def publish_light(
         output_digest=result.output_digest,
         shown=result.shown,
     )
-    if publish(flywheel.store, pointer, lambda: run_status(context.instance, run.run_id)) == "published":
-        return pointer, True
-    newer = read_pointer(flywheel.store, asset, day)
-    return newer or pointer, False
 
 
 def metadata(pointer: Pointer) -> dict[str, dg.MetadataValue]:

@@ -12,7 +12,7 @@ from orchestration.placement.asset import placement
 from orchestration.placement.decision import Decision
 from orchestration.placement.following import arrived, placed
 from orchestration.settings import Settings
-from orchestration.steps import Flywheel, Planned, heavy, light_days, needed, publish_light, run_info
+from orchestration.steps import Flywheel, Planned, heavy, light_days, needed, publish_place, run_info
 from orchestration.training.assets import START, TUNING, policy, view_of
 from ray_jobs.seam.configs import EffectConfig, EvaluateConfig
 from ray_jobs.seam.model import digest
@@ -105,15 +105,17 @@ def champion(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[
     def obey(day: str) -> tuple[dict[str, str], DayResult]:
         judged = needed(read_pointer(store, "evaluation", day), f"{day} is not evaluated yet: materialize `evaluation` first")
         inputs = {"evaluation": judged.output_digest}
-        chain = history.counted(history.read_moves(store))
-        before, against = history.champion(chain), judged.inputs.get("champion", NONE)
-        obeyed = history.obey(day, judged.output, None if against == NONE else against, chain, run.generation, run.run_id)
-        if obeyed.move:
+        against = judged.inputs.get("champion", NONE)
+        while True:  # once more only where another run has moved the champion meanwhile
+            chain = history.read_moves(store)
+            obeyed = history.obey(day, judged.output, None if against == NONE else against, chain, run.generation, run.run_id)
+            if not obeyed.move:
+                break
             moved = DayResult(output=history.output_of(obeyed.move), output_digest=obeyed.move.model)
-            publish_light(context, flywheel, "champion", history.CURRENT, inputs, moved)
-        moves = history.read_moves(store)
-        obeyed, chain = history.after_publishing(obeyed, moves), history.counted(moves)
-        after = history.champion(chain)
+            if publish_place(context, flywheel, "champion", history.CURRENT, history.place_after(chain), inputs, moved):
+                chain = [*chain, obeyed.move]
+                break
+        before, after = history.champion(chain[:-1] if obeyed.move else chain), history.champion(chain)
         points = read_points(store)
         shown = {
             "champion": Shown(type="text", value=after or "none yet"),

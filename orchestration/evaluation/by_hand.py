@@ -6,7 +6,7 @@ from pydantic import Field
 from orchestration.evaluation import history, plots
 from orchestration.evaluation.lineage import find_model
 from orchestration.evaluation.record import read_points
-from orchestration.steps import Flywheel, publish_light, run_info
+from orchestration.steps import Flywheel, publish_place, run_info
 from ray_jobs.seam.errors import UserError
 from ray_jobs.seam.results import DayResult
 
@@ -21,16 +21,16 @@ class Rollback(dg.Config):
     to: str | None = Field(default=None, description="The model's hash, or its first characters; else the champion before")
 
 
-def _move(context: dg.OpExecutionContext, flywheel: Flywheel, how: history.How, model: str, reason: str) -> None:
+def _move(context: dg.OpExecutionContext, flywheel: Flywheel, chain: list[history.Move], how: history.How, model: str, reason: str) -> None:
     store, run = flywheel.store, run_info(context)
-    before = history.current_champion(store)
+    before = history.champion(chain)
     if model == before:
         raise UserError(f"{model} is the champion already")
     move = history.Move(run.generation, model, before, how, (f"{how} by hand: {' '.join(reason.split())}",), run_id=run.run_id)
-    newer, published = publish_light(context, flywheel, "champion", history.CURRENT, {}, DayResult(output=history.output_of(move), output_digest=model))
-    if not published:
-        raise UserError(f"a newer run moved the champion to {newer.output['model']} meanwhile: look at it, then launch this job again")
-    picture = plots.history_picture(read_points(store), history.counted(history.read_moves(store)))
+    moved = DayResult(output=history.output_of(move), output_digest=model)
+    if not publish_place(context, flywheel, "champion", history.CURRENT, history.place_after(chain), {}, moved):
+        raise UserError(f"another run moved the champion to {history.current_champion(store)} meanwhile: look at it, then launch this job again")
+    picture = plots.history_picture(read_points(store), [*chain, move])
     shown: dict[str, dg.MetadataValue | str] = {"champion": model, "before": before or "none", "reason": reason, "history": dg.MetadataValue.md(picture)}
     context.log_event(dg.AssetObservation("champion", metadata=shown))
     context.log.info(f"the champion is {model} now, and was {before or 'none'}")
@@ -45,7 +45,7 @@ def _reason(text: str) -> str:
 @dg.op(description="Make a model the champion, whatever the gate says.")
 def promote_model(context: dg.OpExecutionContext, flywheel: Flywheel, config: Promotion) -> None:
     try:
-        _move(context, flywheel, "promote", find_model(flywheel.store, config.model), _reason(config.reason))
+        _move(context, flywheel, history.read_moves(flywheel.store), "promote", find_model(flywheel.store, config.model), _reason(config.reason))
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 
@@ -54,10 +54,11 @@ def promote_model(context: dg.OpExecutionContext, flywheel: Flywheel, config: Pr
 def roll_back(context: dg.OpExecutionContext, flywheel: Flywheel, config: Rollback) -> None:
     store = flywheel.store
     try:
-        earlier = find_model(store, config.to) if config.to else history.before_last(history.counted(history.read_moves(store)))
+        chain = history.read_moves(store)
+        earlier = find_model(store, config.to) if config.to else history.before_last(chain)
         if earlier is None:
             raise UserError("there is no earlier champion to go back to: name a model by `to`")
-        _move(context, flywheel, "rollback", earlier, _reason(config.reason))
+        _move(context, flywheel, chain, "rollback", earlier, _reason(config.reason))
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 

@@ -1,9 +1,8 @@
-"""The champion's history: every move that a run or a person published, which of them count, and what follows for the next one.
+"""The champion's history: every move that a run or a person published, in order, and what follows for the next one.
 
-A run moves the champion by a verdict about two policies. Two runs may both have judged against the same champion and both publish. Nothing is
-compared and swapped; instead a reader goes through the publications in order of their generations, and a gate's move counts only where the
-champion was then the one that the verdict was about. So whoever reads the same publications sees the same champion, and no policy
-ever follows one that it was not compared with. A person's move always counts.
+A run moves the champion by a verdict about two policies, and two runs may both have judged against the same champion. So the moves are a
+chain: each is published at the place after those that the mover read, and one mover alone gets a place. Whoever loses reads the chain
+again and decides anew. So no policy ever follows one that it was not compared with, and what a run was told of its move stays true.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from ray_jobs.seam.layout import generations, pointer
 from ray_jobs.seam.results import Pointer
 from ray_jobs.seam.store import Store
 
-CURRENT = "current"  # partitions/champion/current/<generation>.json
+CURRENT = "current"  # partitions/champion/current/<place>.json
 How = Literal["gate", "promote", "rollback"]
 
 
@@ -51,33 +50,29 @@ def move_of(published: Pointer) -> Move:
 
 
 def read_moves(store: Store) -> list[Move]:
-    """Every publication, oldest generation first."""
+    """The chain, oldest first."""
     keys = [pointer("champion", CURRENT, name) for name in generations(store, "champion", CURRENT)]
     return [move_of(Pointer.model_validate_json(store.get(key))) for key in keys]
 
 
-def counted(moves: Sequence[Move]) -> list[Move]:
-    """Those that count, oldest first: a person's, and a gate's that was judged against the champion of that time."""
-    chain: list[Move] = []
-    for move in moves:
-        if move.how != "gate" or move.before == champion(chain):
-            chain.append(move)
-    return chain
+def place_after(chain: Sequence[Move]) -> str:
+    """Where the next move is published; places sort as text."""
+    return f"{len(chain) + 1:06d}"
 
 
 def champion(chain: Sequence[Move]) -> str | None:
-    """Of moves that count, or None before the first."""
+    """None before the first move."""
     return chain[-1].model if chain else None
 
 
 def current_champion(store: Store) -> str | None:
     """The champion's model prefix, or None before the first."""
-    return champion(counted(read_moves(store)))
+    return champion(read_moves(store))
 
 
 def champion_before(store: Store, day: str) -> str | None:
     """The champion that the gate made of earlier days, or a person of any: what a policy of the day may go on from, whoever won since."""
-    return champion([move for move in counted(read_moves(store)) if move.day is None or move.day < day])
+    return champion([move for move in read_moves(store) if move.day is None or move.day < day])
 
 
 def withdrawn(chain: Sequence[Move]) -> dict[str, Move]:
@@ -120,14 +115,3 @@ def obey(day: str, judged: Mapping[str, Any], against: str | None, chain: Sequen
     if against != now:
         return Obeyed(None, False, (f"judged against {against or 'no champion'}, and the champion is {now or 'none'} since: materialize `evaluation` again",))
     return Obeyed(Move(generation, model, now, "gate", reasons, day, run_id), True, reasons)
-
-
-def after_publishing(obeyed: Obeyed, moves: Sequence[Move]) -> Obeyed:
-    """What really came of a published move, seen from all publications: another run may have been first."""
-    if obeyed.move is None:
-        return obeyed
-    chain = counted(moves)
-    if any(move.generation == obeyed.move.generation for move in chain):
-        return obeyed
-    now = champion(chain)
-    return Obeyed(None, False, (f"another run moved the champion to {now} at the same time, and this policy was not compared with it: evaluate again",))

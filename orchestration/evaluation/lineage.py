@@ -250,7 +250,7 @@ def _scenes(store: Store, key: str | None) -> str:
 
 
 def _reign(store: Store, prefix: str) -> list[str]:
-    spans = reigns(history.counted(history.read_moves(store))).get(prefix)
+    spans = reigns(history.read_moves(store)).get(prefix)
     return ["champion", *(f"  {span}" for span in spans)] if spans else ["never the champion"]
 
 
@@ -278,7 +278,7 @@ def where(store: Store, start: str, day: str | None = None) -> str:
         if row["episode_id"] == episode:
             lines.append(f"  {row['verdict']:<11} {row['robot']}, {row['task'] or 'no task'}, {row['duration_s'] or 0:.1f} s, {row['upload']}")
             lines += [f"              {reason}" for reason in row["reasons"]]
-    crowned = reigns(history.counted(history.read_moves(store)))
+    crowned = reigns(history.read_moves(store))
     prefixes = sorted({"/".join(entry.key.split("/")[:2]) for entry in store.list("models/") if entry.key.endswith("/lineage.json")})
     lineages = {prefix: read_lineage(store, prefix) for prefix in prefixes}
     reached = []

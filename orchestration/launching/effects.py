@@ -74,6 +74,14 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Create:
+    """Write where nothing is. -> whether these bytes stand there now."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class ListKeys:
     """-> sorted keys below the folder."""
 
@@ -176,7 +184,9 @@ class Log:
     text: str
 
 
-Effect = Read | Write | ListKeys | RunStatus | Ensure | Observe | ListJobs | Stop | Delete | Replace | LogTail | Wait | Await | Now | Tell | Message | Log
+Effect = (
+    Read | Write | Create | ListKeys | RunStatus | Ensure | Observe | ListJobs | Stop | Delete | Replace | LogTail | Wait | Await | Now | Tell | Message | Log
+)
 
 T = TypeVar("T")
 Program = Generator[Effect, Any, T]

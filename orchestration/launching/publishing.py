@@ -1,6 +1,9 @@
-"""Publishing a day: one immutable object per generation, and readers take the highest. Nothing is compared and swapped."""
+"""Publishing a day: one immutable object per generation, and readers take the highest. Nothing is compared and swapped.
 
-from orchestration.launching.effects import ListKeys, Program, Read, RunStatus, Write
+What follows from what was published before (the champion) is a chain instead: its places are numbered, and one run alone gets each.
+"""
+
+from orchestration.launching.effects import Create, ListKeys, Program, Read, RunStatus, Write
 from orchestration.launching.patience import patiently
 from ray_jobs.seam import layout
 from ray_jobs.seam.errors import FailureClass, FlywheelError
@@ -45,6 +48,13 @@ def publishing(pointer: Pointer, budget_s: float) -> Program[Pointer]:
         yield from patiently(Write(layout.pointer(asset, day, generation), pointer.model_dump_json().encode()), budget_s)
     counts = yield from current(asset, day, budget_s)
     return counts or pointer
+
+
+def publishing_next(pointer: Pointer, place: str, budget_s: float) -> Program[bool]:
+    """Publish at a place of a chain. -> whether it is ours; another run may have been first."""
+    yield from still_ours(budget_s)
+    ours: bool = yield from patiently(Create(layout.pointer(pointer.asset, pointer.day, place), pointer.model_dump_json().encode()), budget_s)
+    return ours
 
 
 def _generations(asset: str, day: str, budget_s: float) -> Program[list[str]]:

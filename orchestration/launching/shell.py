@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from orchestration.launching.effects import (
     Await,
+    Create,
     Delete,
     Effect,
     Ensure,
@@ -27,7 +28,7 @@ from orchestration.launching.effects import (
     Wait,
     Write,
 )
-from orchestration.launching.publishing import publishing
+from orchestration.launching.publishing import publishing, publishing_next
 from orchestration.launching.target import Target
 from ray_jobs.seam.results import Pointer
 from ray_jobs.seam.store import Store
@@ -74,12 +75,19 @@ def publish(store: Store, pointer: Pointer, run_status: Callable[[], str]) -> Li
     return "published" if counts.generation == pointer.generation else "superseded"
 
 
+def publish_next(store: Store, pointer: Pointer, place: str, run_status: Callable[[], str]) -> bool:
+    """Publish at a place that one run alone gets. -> whether it is ours. Raises NotOurs where its run is over, StoreError."""
+    return perform(publishing_next(pointer, place, PUBLISH_BUDGET_S), Ports(store, None, run_status))
+
+
 def _do(effect: Effect, ports: Ports) -> Any:
     match effect:
         case Read(key):
             return ports.store.find(key)
         case Write(key, data):
             return ports.store.put(key, data)
+        case Create(key, data):
+            return ports.store.create(key, data)
         case ListKeys(prefix):
             return sorted(entry.key for entry in ports.store.list(prefix))
         case RunStatus():

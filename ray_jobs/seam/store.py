@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -103,6 +103,16 @@ class Store:
         """Write the whole object; readers see the old bytes or the new ones, never a part."""
         with self._told("write", key):
             obstore.put(self._store, key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write the object where there is none. -> whether it is these bytes that stand there now, be it from an earlier try whose reply was lost.
+
+        One of several writers gets it (If-None-Match on S3 and its like). It is read back, since a gateway to a file system
+        may let two of them through, of whom the last counts.
+        """
+        with self._told("write", key), suppress(failures.AlreadyExistsError):
+            obstore.put(self._store, key, data, mode="create", use_multipart=False)
+        return self.get(key) == data
 
     def put_file(self, key: str, path: str | Path) -> None:
         """Write a local file as an object, in constant memory."""

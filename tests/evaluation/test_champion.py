@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from orchestration.evaluation import assets, by_hand
-from orchestration.evaluation.history import CURRENT, counted, current_champion, read_moves
+from orchestration.evaluation.history import CURRENT, current_champion, read_moves
 from orchestration.steps import Flywheel
 from ray_jobs.seam.layout import generations
 from ray_jobs.seam.results import Pointer, read_pointer
@@ -63,14 +63,13 @@ def test_the_champion_moves_by_a_verdict_about_the_champion_of_that_time(flywhee
 def test_two_runs_that_race_for_the_champion_leave_one_and_the_other_says_so(flywheel: Flywheel, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated(flywheel, DAYS[0], A, None)
     evaluated(flywheel, DAYS[1], B, None)
-    both_have_read, publish = threading.Barrier(2, timeout=60), assets.publish_light
+    both_have_read, publish = threading.Barrier(2, timeout=60), assets.publish_place
 
-    def published_together(*arguments: Any, **more: Any) -> Any:
-        if CURRENT in arguments:
-            both_have_read.wait()
-        return publish(*arguments, **more)
+    def published_together(*arguments: Any) -> bool:
+        both_have_read.wait()
+        return publish(*arguments)
 
-    monkeypatch.setattr(assets, "publish_light", published_together)
+    monkeypatch.setattr(assets, "publish_place", published_together)
     results: dict[str, bool] = {}
 
     def run(day: str) -> None:
@@ -83,14 +82,14 @@ def test_two_runs_that_race_for_the_champion_leave_one_and_the_other_says_so(fly
     for thread in racing:
         thread.join(120)
     assert results == dict.fromkeys(DAYS[:2], True)
-    (counts,) = counted(read_moves(flywheel.store))
+    (move,) = read_moves(flywheel.store)
     told = {model: read_pointer(flywheel.store, "champion", day) for day, model in zip(DAYS, (A, B), strict=False)}
-    winner, loser = (A, B) if counts.model == A else (B, A)
+    winner, loser = (A, B) if move.model == A else (B, A)
     assert current_champion(flywheel.store) == winner
     won, lost = told[winner], told[loser]
     assert won and lost and won.output["model"] == lost.output["model"] == winner
     assert (won.output["promoted"], lost.output["promoted"]) == (True, False)
-    assert "another run moved the champion" in lost.output["reasons"][0]
+    assert lost.output["reasons"] == [f"judged against no champion, and the champion is {winner} since: materialize `evaluation` again"]
 
 
 def test_a_person_promotes_and_rolls_back_with_a_reason_and_the_gate_respects_it(flywheel: Flywheel) -> None:
@@ -111,7 +110,7 @@ def test_a_person_promotes_and_rolls_back_with_a_reason_and_the_gate_respects_it
     assert by_a_person(flywheel, by_hand.rollback, "roll_back", reason="to the first", to=A).success
     assert current_champion(flywheel.store) == A
     assert by_a_person(flywheel, by_hand.promote, "promote_model", model=C, reason="repaired").success
-    assert [move.how for move in counted(read_moves(flywheel.store))] == ["gate", "promote", "gate", "rollback", "rollback", "promote"]
+    assert [move.how for move in read_moves(flywheel.store)] == ["gate", "promote", "gate", "rollback", "rollback", "promote"]
 
 
 @pytest.mark.parametrize(
