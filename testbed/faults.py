@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from testbed import api, operators, postgres, s3
-from testbed.nodes import OUT_OF_SERVICE, add_node, delete_node, lose_node, taint, untaint
+from testbed.nodes import OUT_OF_SERVICE, SECOND, add_node, delete_node, lose_node, taint, untaint
 from testbed.processes import end, living, names, send, start_again, stopped, wait_for
 from testbed.shell import TestbedError, wait_until
 
-__all__ = ["OUT_OF_SERVICE", "add_node", "delete_node", "living", "lose_node", "names", "taint", "untaint"]  # what stands elsewhere
+__all__ = ["OUT_OF_SERVICE", "SECOND", "add_node", "delete_node", "living", "lose_node", "names", "taint", "untaint"]  # what stands elsewhere
 
 _READY: dict[str, Callable[[], bool]] = {
     "kube-apiserver": api.ready,

@@ -15,6 +15,7 @@ from testbed.processes import end, start, wait_for
 from testbed.shell import TestbedError, run, succeeds, wait_until
 
 NUMBERS = (1, 2)
+SECOND = "testbed/second-node"  # a taint
 
 
 def start_runtime(number: int) -> None:
@@ -52,7 +53,7 @@ def wait_ready(number: int) -> None:
 
 
 def add_node() -> None:
-    """The second node; brings it back after `lose_node`."""
+    """The second node; brings it back after `lose_node`. Only pods that tolerate SECOND come there: others' are not lost with it."""
     network.plug_in()
     start_runtime(2)
     start_node(2)
@@ -110,6 +111,8 @@ def _configuration(here: Path, number: int) -> dict[str, str]:
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         **{"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99},
     }
+    if number == 2:
+        kubelet["registerWithTaints"] = [{"key": SECOND, "effect": "NoSchedule"}]
     addresses = {"type": "host-local", "dataDir": f"{here}/ipam", "ranges": [[{"subnet": f"10.244.{number - 1}.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipMasq": False, "hairpinMode": True, "ipam": addresses}
     return {

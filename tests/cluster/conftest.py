@@ -23,7 +23,16 @@ LOCK = Path(tempfile.gettempdir()) / "flywheel-cluster-tests.lock"
 
 # As `--durations` tells them; what is not named is short. Those with tests that want the cluster alone come last: such a test
 # begins when nobody else's runs, and until then its process does nothing.
-LONGEST_FIRST = ("test_dagster", "test_faults_of_pods", "test_training", "test_faults_of_jobs", "test_placement", "test_shapes", "test_deploy")
+LONGEST_FIRST = (
+    "test_dagster",
+    "test_faults_of_pods",
+    "test_training",
+    "test_faults_of_jobs",
+    "test_placement",
+    "test_deploy",
+    "test_faults_on_the_way",
+    "test_shapes",
+)
 ALONE_LAST = ("test_testbed", "test_faults_of_runs", "test_faults_of_the_cluster")
 
 

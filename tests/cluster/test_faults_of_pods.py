@@ -1,14 +1,13 @@
-"""What a job stands on goes away: its pods, its place in the queue, its store. The numbers are those of docs/launching.md."""
+"""What a job stands on goes away: its pods, its node, its place in the queue. The numbers are those of docs/launching.md."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-import testbed
-from testbed import proxy
-from testbed.proxy import Fault
+from testbed import faults
 from tests.cluster.bench import Bench
 from tests.cluster.cluster import Cluster, until
 from tests.cluster.curating import Curating
@@ -29,7 +28,7 @@ def test_5_the_head_pod_is_deleted(bench: Bench) -> None:
 
 
 def test_6_a_worker_pod_is_deleted_mid_curation_and_the_job_goes_on(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
-    day = Curating.recorded(bench, tmp_path, episodes_per_robot=80)
+    day = Curating.recorded(bench, tmp_path, episodes_per_robot=50)
     going = bench.begin(day.work(), target=bench.target(manifests["worker"]))
     until(day.measured, "the first episodes in the ledger")
     bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "worker"), "--wait=false")
@@ -90,7 +89,7 @@ def test_11_queued_longer_than_the_starting_budget_and_then_admitted(bench: Benc
 
 
 def test_12_preempted_suspended_resumed_and_nothing_is_measured_twice(bench: Bench, queues: None, manifests: dict[str, Path], tmp_path: Path) -> None:
-    day = Curating.recorded(bench, tmp_path, episodes_per_robot=100)
+    day = Curating.recorded(bench, tmp_path, episodes_per_robot=60)
     going = bench.begin(day.work(), target=bench.target(queue=QUEUE, priority=LOW))
     until(day.measured, "the first episodes in the ledger")
     important = yaml.safe_load(manifests["small"].read_text())
@@ -110,19 +109,28 @@ def test_12_preempted_suspended_resumed_and_nothing_is_measured_twice(bench: Ben
 
 
 @pytest.mark.testbed
-def test_18_the_store_answers_503_and_stalls_while_the_job_writes(bench: Bench) -> None:
-    """The job reaches the store through a proxy; the launcher does not."""
-    with proxy.before_s3(testbed.state().s3) as front:
-        bench.job_store = bench.cluster.store.model_copy(update={"endpoint": front.url})
-        going = bench.begin(bench.work(tasks=6, task_s=0.2, waits=True))
-        bench.await_start()
-        front.set(Fault("answer", status=503, share=0.5))
-        until(lambda: len(bench.tasks()) >= 3, "three tasks")
-        front.set(Fault("stall", seconds=3.0, share=0.3))
-        until(lambda: len(bench.tasks()) == 6, "all tasks")
-        front.set(None)
-        bench.go()
+def test_20_a_node_is_lost_found_and_replaced(bench: Bench, manifests: dict[str, Path], tmp_path: Path) -> None:
+    faults.add_node()
+    document = yaml.safe_load(manifests["worker"].read_text())
+    document["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "node-1"}
+    prefer = {"weight": 100, "preference": {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2"]}]}}
+    worker = document["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    worker["tolerations"] = [{"key": faults.SECOND, "operator": "Exists", "effect": "NoSchedule"}]
+    worker["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [prefer]}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(document))
+    going = bench.begin(bench.work(tasks=40, task_s=0.5), target=bench.target(tmp_path / "job.yaml"))
+    until(lambda: len(bench.tasks()) >= 3, "three tasks")
+    placed = json.loads(bench.cluster("get", "pod", bench.cluster.pod(bench.prefix, "worker"), "-o", "json"))["spec"]["nodeName"]
+    assert placed == "node-2"
+    faults.lose_node()
+    lost, before = time.monotonic(), len(bench.tasks())
+    try:
+        until(lambda: any("lost" in line for line in bench.lines), "a launcher that says so", 60)
+        print(f"told after {time.monotonic() - lost:.0f} s")
+        until(lambda: len(bench.tasks()) > before + 1, "a task after the loss", 90 - (time.monotonic() - lost))
+        print(f"going on after {time.monotonic() - lost:.0f} s")
         assert going.end().error is None
-        assert any(each.outcome == "answer" for each in front.seen())
-    assert len(bench.starts()) == 1
-    bench.assert_once()
+        assert len(bench.starts()) == 1, "the driver never died"
+        bench.assert_once()
+    finally:
+        faults.add_node()
