@@ -12,7 +12,7 @@ import numpy as np
 
 from ray_jobs.episode import Stream
 
-AT_ONCE = 1 << 19  # numbers; 4 MB as f64, of which a formula holds a dozen
+AT_ONCE = 1 << 20  # numbers; 8 MB as f64
 
 
 class Table:

@@ -149,9 +149,13 @@ def test_the_daily_loop_with_every_heavy_asset_a_rayjob(deployment: OnCluster) -
     deployment.run("curate", day, budget_s=BUDGET_S)
     learned = deployment.graphql.launch("learn", day)
     until(lambda: any("/checkpoints/" in key for key in deployment.keys("attempts/")), "the gang's first checkpoint", BUDGET_S)
-    deployment.cluster("delete", "pod", deployment.gang()[0], "--wait=false")
+    at, gone = time.time(), deployment.gang()[0]
+    deployment.cluster("delete", "pod", gone, "--wait=false")
     assert deployment.graphql.await_run(learned, BUDGET_S) == "SUCCESS", deployment.why(learned)
-    assert [note["world"] for note in deployment.trained()] == [2] * 4, "a gang of two, that lost one and had another"
+    notes = sorted(deployment.trained(), key=lambda note: note["first_step"])
+    assert [note["world"] for note in notes] == [2] * 4, "a gang of two, that lost one and had another"
+    assert gone not in {note["host"] for note in notes[2:]}
+    print(f"a pod with notice: {notes[2]['first_step_at'] - at:.1f} s to the next step, from step {notes[2]['first_step'] - 1}")
     for asset in HEAVY:
         assert len(deployment.created(asset)) == 1, f"{asset}: {deployment.created(asset)}"
         assert len(deployment.keys(f"partitions/{asset}/{day}/")) == 1

@@ -1,4 +1,4 @@
-"""A gang of two that trains, and loses a member, with notice or without, and its head. What it costs is what docs/training.md says."""
+"""A gang of two that trains, and loses its head, or a member beside a spare; with notice: test_dagster.py. What it costs: docs/training.md."""
 
 import json
 import time
@@ -53,24 +53,16 @@ def steps(bench: Bench) -> list[int]:
     return sorted(step for execution in bench.executions() for step in checkpoint.steps(bench.store, execution))
 
 
-def test_a_gang_loses_a_pod_with_notice_and_then_its_head(bench: Bench, manifests: dict[str, Path], dataset: DayDataset) -> None:
+def test_a_gang_loses_its_head(bench: Bench, manifests: dict[str, Path], dataset: DayDataset) -> None:
     going = bench.begin(work(bench, dataset), target=bench.target(manifests["training"]))
     until(lambda: steps(bench), "the first checkpoint", BUDGET_S)
-    at, gone = time.time(), gang(bench)[0]
-    bench.cluster("delete", "pod", gone, "--wait=false")
-    until(lambda: len(workers(bench)) == 4, "two workers again", BUDGET_S)
-    again = workers(bench)[2]
-    print(f"a pod with notice: {again['first_step_at'] - at:.1f} s to the next step, from step {again['first_step'] - 1}")
-    assert len(bench.executions()) == 1, "the driver never noticed"
-    assert {each["world"] for each in workers(bench)} == {2} and gone not in {each["host"] for each in workers(bench)[2:]}
-    assert again["first_step"] - 1 in steps(bench) and (again["first_step"] - 1) % EVERY, "stopped where it stood: no step is lost"
     at, reached = time.time(), steps(bench)[-1]
-    until(lambda: steps(bench)[-1] > reached, "the next checkpoint", BUDGET_S)
     bench.cluster("delete", "pod", bench.cluster.pod(bench.prefix, "head"), "--wait=false")
-    until(lambda: len(workers(bench)) == 6, "two workers of the next execution", BUDGET_S)
-    last = workers(bench)[4]
+    until(lambda: len(workers(bench)) == 4, "two workers of the next execution", BUDGET_S)
+    last = workers(bench)[2]
     print(f"the head: {last['first_step_at'] - at:.1f} s to the next step, from step {last['first_step'] - 1}")
-    assert len(bench.executions()) == 2 and last["first_step"] - 1 > reached
+    assert len(bench.executions()) == 2 and {each["world"] for each in workers(bench)} == {2}
+    assert last["first_step"] - 1 >= reached, "no more is lost than one interval"
     assert going.end().error is None
     assert steps(bench)[-1] == SETTINGS.steps
     bench.assert_once(created=len(bench.created()))
