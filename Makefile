@@ -25,7 +25,7 @@ ui: $(READY)  ## Dagster's UI over the runs that `make loop` made
 	$(BIN)/python -m orchestration.cli ui $(ARGS)
 
 test: $(READY)  ## Every test that needs neither root nor a cluster; each module in one process
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder tests --ignore tests/cluster $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests --ignore tests/cluster $(ARGS)
 
 test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop as RayJobs; as root, or KUBECONFIG=… for another cluster
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
