@@ -38,7 +38,7 @@ ALONE_LAST = ("test_testbed", "test_faults_of_runs", "test_faults_of_the_cluster
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.timeout(900))
+        item.add_marker(pytest.mark.timeout(1500))
     items.sort(key=_place)
 
 

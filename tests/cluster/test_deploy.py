@@ -28,7 +28,7 @@ from ray_jobs.seam.store import Store
 from testbed.service_accounts import service_account_kubeconfig
 from tests.cluster import deployed
 from tests.cluster.bench import token
-from tests.cluster.cluster import until
+from tests.cluster.cluster import BUDGET_S, until
 from tests.cluster.deployed import DEPLOY, Kubectl, Object, Refused
 
 pytestmark = pytest.mark.testbed
@@ -245,8 +245,8 @@ class Running:
     def rayjobs(self) -> list[Object]:
         return self.kubectl.items("rayjobs")
 
-    def succeeded(self, run_id: str, budget_s: float) -> None:
-        status = self.graphql.await_run(run_id, budget_s)
+    def succeeded(self, run_id: str) -> None:
+        status = self.graphql.await_run(run_id, BUDGET_S)
         assert status == "SUCCESS", f"{status}\n{self.why(run_id)}"
 
     def why(self, run_id: str) -> str:
@@ -280,7 +280,7 @@ def dagster(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Itera
         kubectl("wait", "--for=condition=Ready", "pod/dagster", "--timeout=90s")
         address = json.loads(kubectl("get", "pod", "dagster", "-o", "json"))["status"]["podIP"]
         graphql = GraphQL(f"http://{address}:{values['dagsterWebserver']['service']['port']}")
-        until(lambda: _loaded(graphql), "the code location", 60)
+        until(lambda: _loaded(graphql), "the code location")
         yield Running(kubectl, graphql, settings, (keys.secret_key,))
     finally:
         kubectl("delete", "pod", "dagster", "flywheel", "--ignore-not-found", "--wait=false")
@@ -305,18 +305,18 @@ def _loaded(graphql: GraphQL) -> bool:
 
 def test_a_day_is_published_by_run_workers_of_which_one_is_lost(dagster: Running) -> None:
     """uploads in the run worker itself, episodes as a RayJob through the queue. Its first worker is evicted: the retry adopts the job."""
-    dagster.succeeded(dagster.graphql.launch("index_uploads"), 90)
+    dagster.succeeded(dagster.graphql.launch("index_uploads"))
     run_id = dagster.graphql.launch("curate", DAYS[0], assets=["episodes"])
-    (job,) = until(dagster.rayjobs, "the RayJob", 60)
+    (job,) = until(dagster.rayjobs, "the RayJob")
     (worker,) = dagster.workers(run_id)
     _environment_comes_from_secrets(dagster, worker)
     workload = until(lambda: dagster.kubectl.items(WORKLOADS), "the job's place in the queue", 30)[0]
     assert workload["spec"]["priority"] == 1000
     dagster.kubectl("delete", "pod", worker["metadata"]["name"], "--wait=false")
-    retry = until(lambda: [each["runId"] for each in dagster.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]})][:1], "the retry", 60)[0]
+    retry = until(lambda: [each["runId"] for each in dagster.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]})][:1], "the retry")[0]
     assert dagster.graphql.status(run_id) == "FAILURE"
     assert {each["metadata"]["uid"] for each in dagster.rayjobs()} == {job["metadata"]["uid"]}, "the job outlives its run worker, and stays the only one"
-    dagster.succeeded(retry, 150)
+    dagster.succeeded(retry)
     assert "adopted episodes" in dagster.why(retry)
     pointer = dagster.pointer("episodes", DAYS[0])
     assert pointer is not None and pointer.run_id == retry and pointer.counts["ok"] == 1
@@ -336,10 +336,10 @@ def _environment_comes_from_secrets(dagster: Running, worker: Object) -> None:
 
 def test_a_terminated_run_leaves_neither_worker_nor_job(dagster: Running) -> None:
     run_id = dagster.graphql.launch("curate", DAYS[1], assets=["episodes"])
-    until(dagster.rayjobs, "the RayJob", 60)
+    until(dagster.rayjobs, "the RayJob")
     dagster.graphql.stop(run_id)
-    assert dagster.graphql.await_run(run_id, 60) == "CANCELED"
-    until(lambda: not dagster.rayjobs() and not dagster.workers(run_id), "an end of job and worker", 60)
+    assert dagster.graphql.await_run(run_id, BUDGET_S) == "CANCELED"
+    until(lambda: not dagster.rayjobs() and not dagster.workers(run_id), "an end of job and worker")
     assert dagster.pointer("episodes", DAYS[1]) is None
 
 

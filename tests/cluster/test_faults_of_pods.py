@@ -77,11 +77,11 @@ def test_11_queued_longer_than_the_starting_budget_and_then_admitted(bench: Benc
     blocker["spec"] |= {"entrypoint": "sleep 600", "shutdownAfterJobFinishes": True}
     bench.cluster.apply(blocker)
     until(lambda: not bench.cluster.rayjobs(name)[0]["spec"].get("suspend"), "the admission of the blocker", 60)
-    budgets = bench.work().budgets.model_copy(update={"starting": 60.0})
+    budgets = bench.work().budgets.model_copy(update={"starting": 90.0})
     going = bench.begin(bench.work(budgets=budgets), target=bench.target(queue=QUEUE, priority=LOW))
     until(lambda: any("waits in the queue" in line for line in bench.lines), "word of the queue", 60)
     queued = time.monotonic()
-    until(lambda: time.monotonic() - queued > 65, "more than the starting budget", 80)
+    until(lambda: time.monotonic() - queued > 95, "more than the starting budget", 110)
     bench.cluster("delete", "rayjob", name)
     assert going.end().error is None
     assert len(bench.starts()) == 1
