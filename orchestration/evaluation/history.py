@@ -56,8 +56,8 @@ def read_moves(store: Store) -> list[Move]:
 
 
 def place_after(chain: Sequence[Move]) -> str:
-    """Where the next move is published; places sort as text."""
-    return f"{len(chain) + 1:06d}"
+    """Where the next move is published. Places sort as text, and after the generations by which moves were named once."""
+    return f"move-{len(chain) + 1:06d}"
 
 
 def champion(chain: Sequence[Move]) -> str | None:

@@ -83,6 +83,8 @@ def test_what_is_published_is_read_back(store: Store) -> None:
         assert store.create(pointer("champion", CURRENT, place_after(moves[:number])), made.model_dump_json().encode())
     assert read_moves(store) == moves
     assert current_champion(store) == "models/b"
+    store.put(pointer("champion", CURRENT, "20251231T090000.000001Z-cccc"), store.get(pointer("champion", CURRENT, place_after([]))))
+    assert [move.model for move in read_moves(store)] == ["models/a", "models/a", "models/b"], "it comes before"
     assert moves[0].when is not None and moves[0].when.day == 5
 
 

@@ -81,8 +81,8 @@ def build(flywheel: Flywheel) -> str:
     }
     publish(flywheel, "evaluation", TUESDAY, output={"scores": scores, "model": model, "promote": True, "reasons": ["as good"]})
     for place, move in (
-        ("000001", Move("20260106T090000.000000Z-a", model, None, "gate", ("as good",), TUESDAY)),
-        ("000002", Move("20260107T090000.000000Z-b", "models/" + "a" * 32, model, "rollback", ("it drops cups",))),
+        ("move-000001", Move("20260106T090000.000000Z-a", model, None, "gate", ("as good",), TUESDAY)),
+        ("move-000002", Move("20260107T090000.000000Z-b", "models/" + "a" * 32, model, "rollback", ("it drops cups",))),
     ):
         made = Pointer(asset="champion", day=CURRENT, generation=move.generation, run_id="r", output=output_of(move))
         store.put(pointer("champion", CURRENT, place), made.model_dump_json().encode())

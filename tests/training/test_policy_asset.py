@@ -55,7 +55,7 @@ def configure(folder: Path, tuning: dict[str, Any] | None = None, **training: An
 def move(store: Store, number: int, model: str, before: str | None, day: str | None) -> None:
     made = Move(f"2026010{number}T090000.000000Z-x", model, before, "gate" if day else "promote", ("because",), day)
     published = Pointer(asset="champion", day=CURRENT, generation=made.generation, run_id="r", output=output_of(made))
-    store.put(pointer("champion", CURRENT, f"{number:06d}"), published.model_dump_json().encode())
+    store.put(pointer("champion", CURRENT, f"move-{number:06d}"), published.model_dump_json().encode())
 
 
 def trained(store: Store, day: str) -> tuple[Any, dict[str, str], int]:
