@@ -32,7 +32,9 @@ def run_step(work: Work, run: RunInfo) -> Program[Outcome]:
         raise
     except (GeneratorExit, FlywheelError):
         raise
-    except BaseException:  # Dagster's interruption is one, and comes at any moment; whatever it is, it goes on after the job is settled
+    except (
+        BaseException
+    ):  # DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit; and a mistake of ours. None may leave a job that nobody owns, all go on
         yield from settle(step.base, run)
         raise
 

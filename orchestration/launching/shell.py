@@ -63,7 +63,7 @@ def perform(program: Program[T], ports: Ports) -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except BaseException as raised:  # a store's or a target's error, and Dagster's interruption, which is no Exception: the program tells them apart
+        except BaseException as raised:  # an effect's FlywheelError, and what `run_step` settles its job for; nothing is swallowed: the program raises it again
             if getgeneratorstate(program) == GEN_CLOSED:
                 raise
             error = raised

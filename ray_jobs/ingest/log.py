@@ -1,6 +1,6 @@
 """A recorded log, whatever its container: schemas, channels and messages, as MCAP's own records.
 
-MCAP's registry (https://mcap.dev/spec/registry) names what ROS 1 and ROS 2 bags hold, too ("ros1msg", "ros2msg"), so a
+The well-known encodings of the MCAP specification name what ROS 1 and ROS 2 bags hold, too ("ros1msg", "ros2msg"), so a
 container only has to say what it holds in these words; what they mean is decided once, in topics.py and recorder.py.
 """
 

@@ -16,6 +16,7 @@ from orchestration.launching.protocol import run_step
 from orchestration.launching.shell import Ports, perform
 from orchestration.launching.target import Target
 from orchestration.launching.work import Budgets, Outcome, Resources, RunInfo, Work, base_of
+from ray_jobs.seam.errors import FlywheelError
 from ray_jobs.seam.store import Store, StoreConfig
 from testbed import audit
 from tests.cluster.cluster import SECRET, Cluster, until
@@ -101,7 +102,7 @@ class Bench:
         def do() -> None:
             try:
                 going.outcome = self.perform(work, run, target, interrupted_if)
-            except BaseException as error:  # noqa: BLE001 - a FlywheelError or Interrupted: the test looks at it
+            except (FlywheelError, Interrupted) as error:  # the test looks at it; any other is pytest's to tell
                 going.error = error
 
         going.thread = threading.Thread(target=do, daemon=True)
@@ -166,7 +167,7 @@ class Going:
 
     thread: threading.Thread | None = None
     outcome: Outcome | None = None
-    error: BaseException | None = None
+    error: FlywheelError | Interrupted | None = None
 
     def end(self, budget_s: float = 300.0) -> Outcome:
         assert self.thread is not None
@@ -194,7 +195,7 @@ def _interruptible(program: Any, interrupted_if: Callable[[], bool]) -> Any:
             continue
         try:
             reply = yield effect
-        except BaseException as raised:  # noqa: BLE001 - what perform throws in: it goes to the program, which decides
+        except FlywheelError as raised:  # an effect's: of the store, or of the cluster; the program decides
             error = raised
 
 

@@ -166,6 +166,7 @@ def test_the_daily_loop_with_every_heavy_asset_a_rayjob(deployment: OnCluster) -
     assert deployment.said_at(learned, "launched curated-dataset") is not None
     printed = "".join(path.read_text(errors="replace") for path in (deployment.home / "dagster").rglob("*.out"))
     assert "Starting execution of Dataset" in printed, "what the pods printed is in Dagster's compute logs"
+    assert f"stopped after step {notes[2]['first_step'] - 1}, which lies in the store" in printed, "no step is lost"
     deployment.assert_nothing_left()
 
 

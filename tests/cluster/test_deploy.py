@@ -338,8 +338,8 @@ def test_a_terminated_run_leaves_neither_worker_nor_job(dagster: Running) -> Non
     run_id = dagster.graphql.launch("curate", DAYS[1], assets=["episodes"])
     until(dagster.rayjobs, "the RayJob")
     dagster.graphql.stop(run_id)
-    assert dagster.graphql.await_run(run_id, BUDGET_S) == "CANCELED"
-    until(lambda: not dagster.rayjobs() and not dagster.workers(run_id), "an end of job and worker")
+    assert dagster.graphql.await_run(run_id, 60) == "CANCELED"
+    until(lambda: not dagster.rayjobs() and not dagster.workers(run_id), "an end of job and worker", 60)
     assert dagster.pointer("episodes", DAYS[1]) is None
 
 
