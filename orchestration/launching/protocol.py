@@ -32,9 +32,8 @@ def run_step(work: Work, run: RunInfo) -> Program[Outcome]:
         raise
     except (GeneratorExit, FlywheelError):
         raise
-    except (
-        BaseException
-    ):  # DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit; and a mistake of ours. None may leave a job that nobody owns, all go on
+    # DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit, and a mistake of ours: none may leave a job that nobody owns, and all go on
+    except BaseException:
         yield from settle(step.base, run)
         raise
 
