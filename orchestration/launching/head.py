@@ -107,6 +107,7 @@ class Head:
         token_path.write_text(secrets.token_hex(32))
         port, agent_port, client_port = _free_ports(3)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--include-log-monitor=false"]  # it sends what workers print to drivers that ask for it, and ours do not
         command += ["--port=0", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
         command += [f"--dashboard-agent-listen-port={agent_port}", f"--ray-client-server-port={client_port}"]
         command += ["--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={self.num_cpus}"]

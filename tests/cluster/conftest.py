@@ -1,4 +1,4 @@
-"""The cluster under test, and who may disturb it: most tests share it, those that break it for all have it alone."""
+"""The cluster under test. Most tests share it; those marked `exclusive` break it for all, and `make test-cluster` runs them first, by themselves."""
 
 import fcntl
 import os
@@ -21,8 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOCK = Path(tempfile.gettempdir()) / "flywheel-cluster-tests.lock"
 
 
-# As `--durations` tells them; what is not named is short. Those with tests that want the cluster alone come last: such a test
-# begins when nobody else's runs, and until then its process does nothing.
+# As `--durations` tells them; what is not named is short
 LONGEST_FIRST = (
     "test_dagster",
     "test_faults_of_pods",
@@ -33,31 +32,12 @@ LONGEST_FIRST = (
     "test_faults_on_the_way",
     "test_shapes",
 )
-ALONE_LAST = ("test_testbed", "test_faults_of_runs", "test_faults_of_the_cluster")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(1500))
-    items.sort(key=_place)
-
-
-def _place(item: pytest.Item) -> tuple[int, int, bool]:
-    name = item.path.stem
-    early = LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
-    late = ALONE_LAST.index(name) + 1 if name in ALONE_LAST else 0
-    return late, early, item.get_closest_marker("exclusive") is not None
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Tests in other processes go on beside this one unless it is marked `exclusive`: it breaks what they stand on.
-
-    No fixture, for those of a module and of the session are set up before it and go after it. First, for the wait is not the test's own time.
-    """
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("exclusive") else fcntl.LOCK_SH)
-        return (yield)
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.stem) if item.path.stem in LONGEST_FIRST else len(LONGEST_FIRST))
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +50,7 @@ def skipped_elsewhere(request: pytest.FixtureRequest) -> None:
 def cluster() -> Iterator[Cluster]:
     """The project's own testbed, which `make test-cluster` has started; or what KUBECONFIG names."""
     found = elsewhere.cluster() if elsewhere.asked() else own()
-    with LOCK.with_suffix(".setup").open("w") as lock:  # one of several test processes makes it
+    with LOCK.open("w") as lock:  # one of several test processes makes it
         fcntl.flock(lock, fcntl.LOCK_EX)
         prepare(found)
     with found.access() as ready:

@@ -7,6 +7,8 @@ import yaml
 
 from testbed.pods import mounts
 
+# On two cores a worker that no task has asked for yet costs a second that another pod wants
+ENV = {"name": "RAY_prestart_worker_first_driver", "value": "false"}
 MEMORY = {"ray-head": "2500Mi", "ray-worker": "1800Mi", "autoscaler": "700Mi"}
 
 
@@ -40,7 +42,7 @@ def for_testbed(path: Path) -> dict[str, Any]:
 
 
 def _small(container: dict[str, Any], found: Any) -> None:
-    more = {"volumeMounts": [*container.get("volumeMounts", []), *found.volume_mounts], "env": [*found.env, *container.get("env", [])]}
+    more = {"volumeMounts": [*container.get("volumeMounts", []), *found.volume_mounts], "env": [*found.env, ENV, *container.get("env", [])]}
     container |= {"image": found.image, "imagePullPolicy": "IfNotPresent", **more}
     container.pop("securityContext", None)
     container["resources"] = {"requests": {"cpu": "100m"}, "limits": {"memory": MEMORY[container["name"]]}}

@@ -42,7 +42,7 @@ class TwoClouds(OnCluster):
 
         def cloud(region: str, price: float) -> dict[str, Any]:
             place = {"kind": "kuberay", "kubeconfig": str(self.kubeconfig), "context": region, "namespace": self.clusters[region].namespace}
-            place |= {"manifest": str(manifests["worker"])}
+            place |= {"manifest": str(manifests["small"])}
             budgets = {"queued": QUEUED_S, "starting": 400.0, "unreachable": 120.0, "stopping": 60.0}
             offer = {"region": region, "accelerator": "cpu", "resource": "cpu", "price": price, "start_s": 20.0, "launch": {"evaluation": "embedded"}}
             return {**place, "secret": SECRET, "queue": self.queue(region), "budgets": budgets, "offer": offer}
@@ -59,7 +59,7 @@ class TwoClouds(OnCluster):
                     "needs": {"hours": {"cpu": 0.1}, "count": 1, "memory_gib": 2, "deadline_hours": 0.5},
                     "max_cost": 1.0,
                 },
-                "training": {**DEMO["training"], "workers": 1},
+                "training": {**DEMO["training"], "workers": 0},
             }
         )
 

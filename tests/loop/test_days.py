@@ -11,7 +11,7 @@ import yaml
 from orchestration.launching.head import Head
 from ray_jobs.seam.layout import generations
 from ray_jobs.seam.tables import from_bytes
-from tests.loop.deployment import Deployment, kill, until
+from tests.loop.deployment import DEMO, Deployment, kill, until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -46,6 +46,8 @@ def test_a_backfill_of_three_days_reads_no_upload_again(deployment: Deployment) 
     ledger = deployment.keys("ledger/")
     before = {asset: deployment.attempts(asset) for asset in JUDGED + REST}
     decided = {day: generations(deployment.store, "champion", day) for day in DAYS}
+    # in the driver: a group of workers each time is what the test before this one had, and costs as much as all the rest
+    deployment.change({"training": {**DEMO["training"], "workers": 0}})
     # an edit of the code makes every job run again: what must not be repeated is kept by the ledgers, not by skipping the job
     source = deployment.root / "ray_jobs" / "__init__.py"
     source.write_text(source.read_text() + "\n# edited\n")
