@@ -110,19 +110,13 @@ class OnCluster(Deployment):
         self.upload()
         self.run("index_uploads")
 
-    def retry_of(self, run_id: str) -> str:
+    def retry_of(self, *gone: str) -> str:
+        """The retry of a run, or of its retries before."""
+
         def retries() -> list[str]:
-            return [run["runId"] for run in self.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]}) if run["runId"] != run_id]
+            return [run["runId"] for run in self.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": gone[0]}]}) if run["runId"] not in gone]
 
         return until(retries, "the retry", 120)[0]
-
-    def adopted_by_retry_of(self, run_id: str) -> str:
-        """The retry, once it has adopted the job of `episodes`, whose driver stands still until then: else it might end before."""
-        until(lambda: self.signal_ingest(signal.SIGSTOP), "the driver")
-        retry = self.retry_of(run_id)
-        until(lambda: self.said_at(retry, "adopted episodes"), "the adoption", 120)
-        until(lambda: self.signal_ingest(signal.SIGCONT), "the driver, to go on")
-        return retry
 
     def step_starts(self, run_id: str, step: str) -> float:
         """Seconds since 1970 of a step's start."""
@@ -171,17 +165,24 @@ def test_the_daily_loop_with_every_heavy_asset_a_rayjob(deployment: OnCluster) -
     deployment.assert_nothing_left()
 
 
-def test_1_a_killed_run_worker_is_retried_and_adopts_within_five_seconds(deployment: OnCluster) -> None:
+def test_1_and_14_run_workers_that_are_killed_and_asked_to_leave_are_followed_by_ones_that_adopt_within_five_seconds(deployment: OnCluster) -> None:
     day = DAYS[1]
     deployment.record(day)
     run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
     until(lambda: deployment.launched("episodes"), "the RayJob")
     before = set(deployment.created("episodes"))
     kill([deployment.worker_pid(run_id)])
-    retry = deployment.adopted_by_retry_of(run_id)
-    assert deployment.graphql.await_run(retry, BUDGET_S) == "SUCCESS", deployment.why(retry)
-    adopted = deployment.said_at(retry, "adopted episodes")
-    assert adopted is not None and adopted - deployment.step_starts(retry, "episodes") < 5.0
+    until(lambda: deployment.signal_ingest(signal.SIGSTOP), "the driver, which stands still until it is adopted twice: else it might end before")
+    first = deployment.retry_of(run_id)
+    until(lambda: deployment.said_at(first, "adopted episodes"), "the adoption", 120)
+    os.kill(deployment.worker_pid(first), signal.SIGTERM)
+    second = deployment.retry_of(run_id, first)
+    until(lambda: deployment.said_at(second, "adopted episodes"), "the second adoption", 120)
+    until(lambda: deployment.signal_ingest(signal.SIGCONT), "the driver, to go on")
+    assert deployment.graphql.await_run(second, BUDGET_S) == "SUCCESS", deployment.why(second)
+    for retry in (first, second):
+        adopted = deployment.said_at(retry, "adopted episodes")
+        assert adopted is not None and adopted - deployment.step_starts(retry, "episodes") < 5.0
     assert set(deployment.created("episodes")) == before, "no second RayJob"
     assert len(deployment.keys(f"partitions/episodes/{day}/")) == 1
     deployment.assert_nothing_left()
@@ -198,19 +199,6 @@ def test_13_a_run_that_is_terminated_leaves_nothing_within_ten_seconds(deploymen
     print(f"gone after {time.monotonic() - asked:.1f} s")
     assert deployment.graphql.await_run(run_id, 60) == "CANCELED"
     assert not deployment.keys(f"partitions/episodes/{day}/")
-
-
-def test_14_a_run_worker_that_is_asked_to_leave_is_followed_by_one_that_adopts(deployment: OnCluster) -> None:
-    day = DAYS[2]
-    run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
-    until(lambda: deployment.launched("episodes"), "the RayJob")
-    before = set(deployment.created("episodes"))
-    os.kill(deployment.worker_pid(run_id), signal.SIGTERM)
-    retry = deployment.adopted_by_retry_of(run_id)
-    assert deployment.graphql.await_run(retry, BUDGET_S) == "SUCCESS", deployment.why(retry)
-    assert set(deployment.created("episodes")) == before
-    assert len(deployment.keys(f"partitions/episodes/{day}/")) == 1
-    deployment.assert_nothing_left()
 
 
 def test_2_all_of_dagster_is_killed_and_starts_again(deployment: OnCluster) -> None:

@@ -11,8 +11,10 @@ from testbed import faults
 from tests.cluster.bench import Bench
 from tests.cluster.cluster import Cluster, until
 from tests.cluster.curating import Curating
+from tests.cluster.queueing import WORKLOADS, admitted, take
 
 QUEUE, LOW, HIGH = "tests", "tests-low", "tests-high"
+ROOM = "3500Mi"
 
 
 def test_5_the_head_pod_is_deleted(bench: Bench) -> None:
@@ -56,7 +58,7 @@ def queues(cluster: Cluster) -> None:
                 "resourceGroups": [
                     {
                         "coveredResources": ["cpu", "memory"],
-                        "flavors": [{"name": "tests", "resources": [{"name": "cpu", "nominalQuota": "64"}, {"name": "memory", "nominalQuota": "3500Mi"}]}],
+                        "flavors": [{"name": "tests", "resources": [{"name": "cpu", "nominalQuota": "64"}, {"name": "memory", "nominalQuota": ROOM}]}],
                     }
                 ],
             },
@@ -70,38 +72,32 @@ def queues(cluster: Cluster) -> None:
     )
 
 
-def test_11_queued_longer_than_the_starting_budget_and_then_admitted(bench: Bench, queues: None, manifests: dict[str, Path]) -> None:
-    blocker = yaml.safe_load(manifests["small"].read_text())
+def test_11_queued_longer_than_the_starting_budget_and_then_admitted(bench: Bench, queues: None) -> None:
     name = f"blocker-{bench.token}"
-    blocker["metadata"] = {"name": name, "labels": {"kueue.x-k8s.io/queue-name": QUEUE, "kueue.x-k8s.io/priority-class": HIGH}}
-    blocker["spec"] |= {"entrypoint": "sleep 600", "shutdownAfterJobFinishes": True}
-    bench.cluster.apply(blocker)
-    until(lambda: not bench.cluster.rayjobs(name)[0]["spec"].get("suspend"), "the admission of the blocker", 60)
+    take(bench.cluster, QUEUE, name, {"cpu": "1", "memory": ROOM}, HIGH)
+    until(lambda: admitted(bench.cluster, name), "the admission of the blocker", 60)
     budgets = bench.work().budgets.model_copy(update={"starting": 90.0})
     going = bench.begin(bench.work(budgets=budgets), target=bench.target(queue=QUEUE, priority=LOW))
     until(lambda: any("waits in the queue" in line for line in bench.lines), "word of the queue", 60)
     queued = time.monotonic()
     until(lambda: time.monotonic() - queued > 95, "more than the starting budget", 110)
-    bench.cluster("delete", "rayjob", name)
+    bench.cluster("delete", WORKLOADS, name)
     assert going.end().error is None
     assert len(bench.starts()) == 1
     bench.assert_once()
 
 
-def test_12_preempted_suspended_resumed_and_nothing_is_measured_twice(bench: Bench, queues: None, manifests: dict[str, Path], tmp_path: Path) -> None:
+def test_12_preempted_suspended_resumed_and_nothing_is_measured_twice(bench: Bench, queues: None, tmp_path: Path) -> None:
     day = Curating.recorded(bench, tmp_path, episodes_per_robot=60)
     going = bench.begin(day.work(), target=bench.target(queue=QUEUE, priority=LOW))
     until(day.measured, "the first episodes in the ledger")
-    important = yaml.safe_load(manifests["small"].read_text())
     name = f"important-{bench.token}"
-    important["metadata"] = {"name": name, "labels": {"kueue.x-k8s.io/queue-name": QUEUE, "kueue.x-k8s.io/priority-class": HIGH}}
-    important["spec"] |= {"entrypoint": "sleep 1", "shutdownAfterJobFinishes": True}
-    bench.cluster.apply(important)
+    take(bench.cluster, QUEUE, name, {"cpu": "1", "memory": ROOM}, HIGH)
     until(lambda: any("waits in the queue" in line for line in bench.lines), "word of the preemption", 90)
     until(lambda: not bench.cluster.pods(bench.prefix), "the end of its pods", 60)
     before = day.measured()
     assert len(before) < 3 * len(day.episodes), "there is work left to be resumed"
-    bench.cluster("delete", "rayjob", name)
+    bench.cluster("delete", WORKLOADS, name)
     day.assert_as_if_nothing_had_happened(going.end())
     assert len(bench.executions()) == 2, "a new execution"
     assert before.items() <= day.measured().items(), "what was measured before is not measured again"

@@ -1,4 +1,4 @@
-"""Runs that are cancelled, evicted, doubled or gone: on the real cluster, by the protocol alone. The numbers are those of docs/launching.md."""
+"""Runs that are cancelled, doubled or gone: on the real cluster, by the protocol alone (killed and evicted: test_dagster). Numbers: docs/launching.md."""
 
 import time
 
@@ -33,23 +33,6 @@ def test_13_cancelled_it_is_gone_in_ten_seconds(bench: Bench, moment: str) -> No
         going.end()
     bench.assert_nothing_left(budget_s=10.0 - (time.monotonic() - asked))
     assert len(bench.created()) == 1 and not bench.pointers()
-
-
-def test_1_and_14_an_evicted_worker_leaves_the_job_and_the_retry_adopts_it_at_once(bench: Bench) -> None:
-    first, retry = bench.run(), bench.run(2, retry=True)
-    going = bench.begin(bench.work(waits=True), first, interrupted_if=lambda: bool(bench.starts()))
-    with pytest.raises(Interrupted):
-        going.end()
-    assert len(bench.cluster.rayjobs(bench.prefix)) == 1, "the job stays"
-    bench.status[first.run_id] = "FAILURE"
-    asked = time.monotonic()
-    again = bench.begin(bench.work(waits=True), retry)
-    until(lambda: any("adopted" in line for line in bench.lines), "the adoption", 5.0)
-    print(f"adopted after {time.monotonic() - asked:.2f} s")
-    bench.go()
-    outcome = again.end()
-    assert not outcome.launched and len(bench.starts()) == 1
-    bench.assert_once()
 
 
 def test_15_two_steps_of_one_root_run_make_one_job(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from orchestration.placement.offers import Offer
 from ray_jobs.seam.store import Store, StoreConfig
 from tests.cluster.cluster import SECRET, Cluster, until
 from tests.cluster.conftest import prepare
+from tests.cluster.queueing import WORKLOADS, admitted, take
 from tests.cluster.test_dagster import OnCluster
 from tests.loop.deployment import DEMO
 
@@ -94,7 +95,7 @@ class TwoClouds(OnCluster):
 
     def close(self) -> None:
         for region, each in self.clusters.items():
-            each("delete", "workloads.kueue.x-k8s.io", self.queue(region), "--ignore-not-found")
+            each("delete", WORKLOADS, self.queue(region), "--ignore-not-found")
             each("delete", "localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io", self.queue(region), "--ignore-not-found", "--wait=false")
         self.cluster("delete", "resourceflavors.kueue.x-k8s.io", self.name, "--ignore-not-found", "--wait=false")
         far = self.clusters["far"].namespace
@@ -109,18 +110,10 @@ class TwoClouds(OnCluster):
         return {event["involvedObject"]["name"] for event in self.clusters[region].items("events")}
 
     def taken_by_another(self, region: str) -> None:
-        """Somebody else's work gets the whole quota, and holds it. It has no pods: what counts here is what Kueue has given away."""
-        container = {"name": "theirs", "image": "theirs", "resources": {"requests": {"cpu": str(QUOTA), "memory": "1Gi"}}}
-        pods = [{"name": "main", "count": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}]
+        """Somebody else's work gets the whole quota, and holds it."""
         name = self.queue(region)
-        workload = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": {"name": name}, "spec": {"queueName": name, "podSets": pods}}
-        self.clusters[region].apply(workload)
-
-        def admitted() -> bool:
-            found = json.loads(self.clusters[region]("get", "workloads.kueue.x-k8s.io", name, "-o", "json"))
-            return any(each["type"] == "Admitted" and each["status"] == "True" for each in (found.get("status") or {}).get("conditions", []))
-
-        until(admitted, "their admission", 30)
+        take(self.clusters[region], name, name, {"cpu": str(QUOTA), "memory": "1Gi"})
+        until(lambda: admitted(self.clusters[region], name), "their admission", 30)
 
     def decision(self, day: str) -> Decision:
         return Decision.model_validate(self.pointer("placement", day).output["decision"])
