@@ -29,10 +29,10 @@ test: $(READY)  ## Every test that needs neither root nor a cluster; each module
 
 test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop as RayJobs; as root, or KUBECONFIG=… for another cluster
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
-	# First those that break the cluster for all; ARGS may leave one of the two without a test, which pytest tells by 5
-	$(BIN)/python -m pytest -m exclusive tests/cluster $(ARGS); alone=$$?; \
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); beside=$$?; \
-	$(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) case $$alone$$beside in 00|05|50) ;; *) exit 1 ;; esac
+	# Last and by themselves those that break the cluster for all. ARGS may leave one of the two without a test, which pytest tells by 5
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); most=$$?; \
+	$(BIN)/python -m pytest -m exclusive tests/cluster $(ARGS); rest=$$?; \
+	$(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) case $$most$$rest in 00|05|50) ;; *) exit 1 ;; esac
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
 	$(BIN)/python -m tests.oracle.run

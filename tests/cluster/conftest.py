@@ -1,4 +1,4 @@
-"""The cluster under test. Most tests share it; those marked `exclusive` break it for all, and `make test-cluster` runs them first, by themselves."""
+"""The cluster under test. Most tests share it; those marked `exclusive` break it for all, and `make test-cluster` runs them last, by themselves."""
 
 import fcntl
 import os
