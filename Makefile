@@ -30,7 +30,7 @@ test: $(READY)  ## Every test that needs neither root nor a cluster; each module
 test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop as RayJobs; as root, or KUBECONFIG=… for another cluster
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
 	# Last and by themselves those that break the cluster for all. ARGS may leave one of the two without a test, which pytest tells by 5
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); most=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); most=$$?; \
 	$(BIN)/python -m pytest -m exclusive tests/cluster $(ARGS); rest=$$?; \
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) case $$most$$rest in 00|05|50) ;; *) exit 1 ;; esac
 
