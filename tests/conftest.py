@@ -70,9 +70,7 @@ def shared_data() -> Path:
 def local_ray() -> Iterator[None]:
     """A Ray of this test process, with more logical than physical CPUs, as the embedded target has."""
     import ray
-    from ray._private.node import Node
 
-    Node.start_log_monitor = lambda self: None  # type: ignore[method-assign]  # init has no switch for it; nobody reads what it sends, and it is busy all the time
     folder = tempfile.mkdtemp(prefix="fw-", dir="/tmp")  # Ray's socket paths must stay short
     ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, log_to_driver=False, object_store_memory=300_000_000)
     yield

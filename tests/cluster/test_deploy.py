@@ -30,13 +30,13 @@ from tests.cluster import deployed
 from tests.cluster.bench import token
 from tests.cluster.cluster import BUDGET_S, until
 from tests.cluster.deployed import DEPLOY, Kubectl, Object, Refused
+from tests.cluster.queueing import WORKLOADS
 
 pytestmark = pytest.mark.testbed
 
 JOBS = sorted((DEPLOY / "rayjobs").glob("*.yaml"))
 DAYS = ("2026-01-05", "2026-01-06")
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-WORKLOADS = "workloads.kueue.x-k8s.io"
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def test_3_the_api_server_is_gone_for_a_minute(bench: Bench) -> None:
     assert going.end().error is None
     assert len(bench.starts()) == 1
     faults.restart("kuberay-operator")  # it comes back to its queue by itself, but a minute later (client backoff)
-    bench.assert_once(budget_s=240.0)  # so do Kubernetes' own controllers and kubelet, one after the other
+    bench.assert_once(budget_s=120.0)
 
 
 @pytest.mark.testbed

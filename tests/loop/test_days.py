@@ -46,7 +46,7 @@ def test_a_backfill_of_three_days_reads_no_upload_again(deployment: Deployment) 
     ledger = deployment.keys("ledger/")
     before = {asset: deployment.attempts(asset) for asset in JUDGED + REST}
     decided = {day: generations(deployment.store, "champion", day) for day in DAYS}
-    # in the driver: a group of workers each time is what the test before this one had, and costs as much as all the rest
+    # in the driver: the test before this one had a group of workers, whose processes are nothing that a backfill is about
     deployment.change({"training": {**DEMO["training"], "workers": 0}})
     # an edit of the code makes every job run again: what must not be repeated is kept by the ledgers, not by skipping the job
     source = deployment.root / "ray_jobs" / "__init__.py"
