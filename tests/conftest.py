@@ -12,6 +12,8 @@ from hypothesis import settings
 
 from ray_jobs.seam.store import Store, StoreConfig
 
+# Workers that Ray starts before a task asks belong to no job's environment here, and a test's Ray is soon over
+os.environ.setdefault("RAY_prestart_worker_first_driver", "false")
 settings.register_profile("shared", deadline=None)  # on a busy machine a test is slow, and not wrong
 settings.load_profile("shared")
 

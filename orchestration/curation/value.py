@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from scipy.special import digamma
 
 NEIGHBOURS = (5, 6, 7)  # averaged, as DemInf does
 COMPONENTS = 8
@@ -104,6 +102,9 @@ def components(values: np.ndarray) -> np.ndarray:
 
 def pointwise(seen: np.ndarray, done: np.ndarray, owner: np.ndarray, part: slice) -> np.ndarray:
     """The estimate at each moment of `part`, among the moments of other episodes."""
+    from scipy.spatial.distance import cdist  # here, for each run of Dagster's imports this module, and few estimate
+    from scipy.special import digamma
+
     foreign = owner[part][:, None] != owner[None]
     near_seen, near_done = (np.where(foreign, cdist(table[part], table, "chebyshev"), np.inf) for table in (seen, done))
     joint = np.partition(np.maximum(near_seen, near_done), max(NEIGHBOURS), axis=1)

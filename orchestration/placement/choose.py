@@ -6,7 +6,6 @@ from orchestration.launching.places import KubeRay, manifest_of
 from orchestration.partitions import window
 from orchestration.placement.decide import Plan, decide
 from orchestration.placement.decision import Move, Packed, packed
-from orchestration.placement.live import KubernetesOffer
 from orchestration.placement.offers import Offer, Source, gather
 from orchestration.placement.requirements import PlacementSettings, Terms
 from orchestration.settings import Settings
@@ -28,6 +27,7 @@ def sources(settings: Settings) -> Iterator[tuple[str, Source]]:
 def _live(place: KubeRay, terms: Terms) -> Source:
     from orchestration.launching.kuberay.api import Kubernetes
     from orchestration.launching.kuberay.manifest import read_manifest
+    from orchestration.placement.live import KubernetesOffer
 
     cluster = read_manifest(manifest_of(place))["spec"]["rayClusterSpec"]
     group = (cluster.get("workerGroupSpecs") or [cluster["headGroupSpec"]])[0]

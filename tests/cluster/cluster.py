@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+
+from kubernetes.client import ApiClient, CoreV1Api, CustomObjectsApi
+from kubernetes.config import new_client_from_config
 
 from ray_jobs.seam.store import StoreConfig
 
@@ -61,7 +65,19 @@ class Cluster:
         self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(documents)}))
 
     def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
-        return list(json.loads(self("get", kind, "-o", "json", *(["-l", selector] if selector else [])))["items"])
+        """Of `rayjobs`, `pods` or `events`. Not by kubectl: tests look several times a second, and each look would be a process."""
+        options = {"label_selector": selector, "_request_timeout": 60}
+        if kind == "rayjobs":
+            found = CustomObjectsApi(self._api).list_namespaced_custom_object("ray.io", "v1", self.namespace, kind, **options)
+        else:
+            core = CoreV1Api(self._api)
+            ask = {"pods": core.list_namespaced_pod, "events": core.list_namespaced_event}[kind]
+            found = json.loads(ask(self.namespace, _preload_content=False, **options).data)
+        return list(found["items"])
+
+    @cached_property
+    def _api(self) -> ApiClient:
+        return new_client_from_config(str(self.kubeconfig))
 
     def rayjobs(self, prefix: str) -> list[dict[str, Any]]:
         return [item for item in self.items("rayjobs") if item["metadata"]["name"].startswith(prefix)]

@@ -27,6 +27,9 @@ def for_testbed(path: Path) -> dict[str, Any]:
         started = group["rayStartParams"]
         if int(started["num-cpus"]):
             started["num-cpus"] = "2" if group is cluster["headGroupSpec"] else "1"
+    if not cluster.get("enableInTreeAutoscaling"):
+        # The process that tells the dashboard which nodes are wanted: three seconds a head. Where KubeRay's autoscaler tells, KubeRay leaves it out too
+        cluster["headGroupSpec"]["rayStartParams"]["no-monitor"] = "true"
     if "autoscalerOptions" in cluster:
         options = cluster["autoscalerOptions"]
         options["idleTimeoutSeconds"] = 10

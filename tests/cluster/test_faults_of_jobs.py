@@ -120,11 +120,3 @@ def test_the_name_of_somebody_else_is_not_touched(bench: Bench, manifests: dict[
     assert outcome.failure_class == "invalid_spec" and outcome.error is not None and "not ours" in outcome.error
     assert [item["spec"]["entrypoint"] for item in bench.cluster.rayjobs(bench.prefix)] == ["sleep 600"], "it is still there"
     bench.cluster("delete", "rayjob", theirs["metadata"]["name"])
-
-
-def test_edited_code_runs_in_the_next_rayjob(bench: Bench) -> None:
-    assert bench.perform(bench.work(version="1")).error is None
-    source = (Path(__file__).parent / "jobs" / "probe.py").read_text()
-    bench.extra_code["tests/cluster/jobs/probe.py"] = source.replace('f"probe {name} starts"', 'f"edited probe {name} starts"').encode()
-    assert bench.perform(bench.work(version="2"), bench.run(2, root=2)).error is None
-    assert "edited probe" in "".join(bench.printed) and len(bench.created()) == 2

@@ -1,6 +1,7 @@
 """Runs that are cancelled, doubled or gone: on the real cluster, by the protocol alone (killed and evicted: test_dagster). Numbers: docs/launching.md."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from orchestration.launching.publishing import NotOurs
 from orchestration.launching.reconcile import reconcile
 from tests.cluster.bench import Bench, Interrupted
 from tests.cluster.cluster import until
+
+JOBS = Path(__file__).parent / "jobs"
 
 
 def test_13_cancelled_before_the_create_nothing_was_ever_made(bench: Bench) -> None:
@@ -46,16 +49,19 @@ def test_15_two_steps_of_one_root_run_make_one_job(bench: Bench) -> None:
     bench.assert_once()
 
 
-def test_15_and_16_an_older_run_that_ends_after_a_newer_one_hides_nothing(bench: Bench) -> None:
+def test_15_and_16_an_older_run_that_ends_after_a_newer_one_of_edited_code_hides_nothing(bench: Bench) -> None:
     older = bench.begin(bench.work(waits=True), bench.run(1, root=1))
     bench.await_start()
-    newer = bench.perform(bench.work(), bench.run(2, root=2))
+    source = (JOBS / "probe.py").read_text()
+    bench.extra_code["tests/cluster/jobs/probe.py"] = source.replace('f"probe {name} starts"', 'f"edited probe {name} starts"').encode()
+    newer = bench.perform(bench.work(version="2"), bench.run(2, root=2))
     assert newer.error is None
     (published,) = bench.pointers()
     bench.go()
     outcome = older.end()
     assert {day.state for day in outcome.days.values()} == {"superseded"}
     assert bench.pointers() == [published]
+    assert "".join(bench.printed).count("edited probe") == 1, "edited code runs in the next RayJob, and no image was built"
     bench.assert_once(created=2)
 
 

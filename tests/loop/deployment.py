@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ CODE = ("orchestration", "ray_jobs", "fleet", "definitions.py", "dagster.yaml", 
 DEMO: dict[str, Any] = {
     "deployment": "test",
     "first_day": "2026-01-05",
-    "window_days": 3,
+    "window_days": 2,
     "measure": {"task": "pick_place"},
     "training": {"steps": 40, "batch": 32, "workers": 1, "checkpoint_every": 20},
     "evaluation": {"evaluator": "simulated_arm", "rollouts": 4, "actors": 1},
@@ -65,7 +65,7 @@ class Deployment:
     @contextmanager
     def running(self) -> Iterator["Deployment"]:
         with dagster_dev.dagster_dev(self.settings, self.document, root=self.root) as dagster:
-            self.graphql = GraphQL(dagster.url)
+            self.graphql, self.leader = GraphQL(dagster.url), dagster.pid
             try:
                 yield self
             finally:
@@ -103,12 +103,28 @@ class Deployment:
 
     def attempts(self, asset: str) -> set[str]:
         """The attempts of an asset that were ever minted, as <base>/a<n>."""
+        return self._attempts_with("attempt.json", asset)
+
+    def submitted(self, asset: str) -> set[str]:
+        """Those of them for which a job was created."""
+        return self._attempts_with("submitted.json", asset)
+
+    def _attempts_with(self, name: str, asset: str) -> set[str]:
         slug = asset.replace("_", "-")[:16].strip("-")
-        return {"/".join(key.split("/")[1:3]) for key in self.keys("attempts/") if key.endswith("/attempt.json") and key.split("/")[1].startswith(slug)}
+        return {"/".join(key.split("/")[1:3]) for key in self.keys("attempts/") if key.endswith(f"/{name}") and key.split("/")[1].startswith(slug)}
 
     def executions(self, asset: str) -> set[str]:
         slug = asset.replace("_", "-")[:16].strip("-")
         return {key for key in self.keys("attempts/") if key.endswith("/closed.json") and key.split("/")[1].startswith(slug)}
+
+    def session(self) -> list[int]:
+        """Every process of Dagster's session: webserver, daemon, code server, run workers; not Ray, which has its own."""
+        found = []
+        for pid in subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(pid)) == self.leader:
+                    found.append(int(pid))
+        return found
 
     def worker_pid(self, run_id: str) -> int:
         """The process that executes a Dagster run, as the run's own events name it."""

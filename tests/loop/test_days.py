@@ -16,15 +16,9 @@ from tests.loop.deployment import DEMO, Deployment, kill, until
 pytestmark = pytest.mark.timeout(900)
 
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07"]
-AFTER = ["2026-01-08", "2026-01-09"]  # days whose training window reaches back to DAYS
+AFTER = ["2026-01-08"]  # whose training window of two days reaches back to DAYS
 JUDGED = ["episodes", "measurements", "verdicts"]
 REST = ["curated_dataset", "dataset_at_compute", "policy", "evaluation", "champion"]
-
-
-def submitted(deployment: Deployment, before: set[str]) -> bool:
-    """Has a job been created for a measuring attempt that was not there before?"""
-    found = {"/".join(key.split("/")[1:3]) for key in deployment.keys("attempts/") if key.endswith("/submitted.json") and "/measurements" in key}
-    return bool(found - before)
 
 
 def test_three_days_by_one_range_run_and_then_to_the_champion(deployment: Deployment) -> None:
@@ -119,7 +113,7 @@ def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: D
     deployment.run("index_uploads")
     jobs, closed = deployment.attempts("measurements"), deployment.executions("measurements")
     run_id = deployment.graphql.launch("curate", day)
-    until(lambda: submitted(deployment, jobs), 120, "the curation job")
+    until(lambda: deployment.submitted("measurements") - jobs, 120, "the curation job")
     kill([deployment.worker_pid(run_id)])
     retry = until(
         lambda: [run for run in deployment.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]}) if run["runId"] != run_id], 60, "the retry"
@@ -136,7 +130,7 @@ def test_a_killed_ray_head_is_infrastructure_and_retried_with_nothing_twice(depl
     deployment.run("index_uploads")
     jobs = deployment.attempts("measurements")
     run_id = deployment.graphql.launch("curate", day)
-    until(lambda: submitted(deployment, jobs), 120, "the curation job")
+    until(lambda: deployment.submitted("measurements") - jobs, 120, "the curation job")
     kill([Head(deployment.home).alive().pid])  # the session's leader, and with it Ray's own processes
     assert deployment.graphql.await_run(run_id, 240) == "SUCCESS", deployment.why(run_id)
     assert len(deployment.attempts("measurements") - jobs) == 2, "a second attempt under the same base"
@@ -163,6 +157,28 @@ def test_a_day_without_data_is_a_success_that_says_so(deployment: Deployment) ->
     assert deployment.pointer("verdicts", "2026-01-20").counts["uploaded"] == 0
     deployment.run("learn", "2026-01-20")
     assert deployment.pointer("curated_dataset", "2026-01-20").output["dataset"] is None
+
+
+def test_after_a_killed_orchestrator_the_run_fails_by_itself_and_its_retry_adopts_the_job(deployment: Deployment) -> None:
+    """The last one that asks Dagster: it is another afterwards, over the same home."""
+    day, source = DAYS[2], deployment.root / "ray_jobs" / "__init__.py"
+    source.write_text(source.read_text() + "\n# edited once more\n")
+    attempts, executions = deployment.attempts("episodes"), deployment.executions("episodes")
+    published = deployment.keys(f"partitions/episodes/{day}/")
+    run_id = deployment.graphql.launch("curate", day, assets=["episodes"])
+    until(lambda: deployment.submitted("episodes") - attempts, 120, "the job")
+    worker, killed = deployment.worker_pid(run_id), deployment.session()
+    assert worker in killed
+    kill(killed)
+    with deployment.running():
+        assert deployment.graphql.await_run(run_id, 60) == "FAILURE", deployment.why(run_id)
+        assert f"the run's process {worker} is gone" in deployment.why(run_id)
+        group = {"tags": [{"key": "dagster/root_run_id", "value": run_id}]}
+        (retry,) = until(lambda: [run for run in deployment.graphql.runs(group) if run["runId"] != run_id], 60, "the retry")
+        assert deployment.graphql.await_run(retry["runId"], 120) == "SUCCESS", deployment.why(retry["runId"])
+    assert len(deployment.attempts("episodes") - attempts) == 1, "one job"
+    assert len(deployment.executions("episodes") - executions) == 1, "one execution"
+    assert len(deployment.keys(f"partitions/episodes/{day}/") - published) == 1, "one materialization"
 
 
 def test_nobody_opened_the_truth_about_the_planted_defects(deployment: Deployment) -> None:

@@ -1,6 +1,8 @@
 """The seam, held by reading every import: who may import what."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,10 @@ def test_orchestration_imports_only_the_seam_of_ray_jobs():
     for path in (ROOT / "orchestration").rglob("*.py"):
         beyond = {name for name in imports(path) if name.startswith("ray_jobs") and not name.startswith("ray_jobs.seam")}
         assert not beyond, f"{path.relative_to(ROOT)} imports {beyond}"
+
+
+def test_what_few_runs_need_is_imported_when_it_is_needed() -> None:
+    """Each run of Dagster's is a process of its own, which imports the definitions before its first step."""
+    code = "import sys, definitions; print(*sorted({name.split('.')[0] for name in sys.modules} & {'kubernetes', 'matplotlib', 'pandas', 'scipy'}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == []
