@@ -109,7 +109,7 @@ def test_a_late_upload_measures_only_the_new_episodes(deployment: Deployment) ->
 
 def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: Deployment) -> None:
     day = "2026-01-08"
-    deployment.fleet("record", "--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
+    deployment.fleet("record", "--days", day, "--episodes", "3", "--robots", "arm-1", "arm-2")
     deployment.run("index_uploads")
     jobs, closed = deployment.attempts("measurements"), deployment.executions("measurements")
     run_id = deployment.graphql.launch("curate", day)
@@ -126,7 +126,7 @@ def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: D
 
 def test_a_killed_ray_head_is_infrastructure_and_retried_with_nothing_twice(deployment: Deployment) -> None:
     day = "2026-01-09"
-    deployment.fleet("record", "--days", day, "--episodes", "6", "--robots", "arm-1", "arm-2")
+    deployment.fleet("record", "--days", day, "--episodes", "3", "--robots", "arm-1", "arm-2")
     deployment.run("index_uploads")
     jobs = deployment.attempts("measurements")
     run_id = deployment.graphql.launch("curate", day)
