@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from ray_jobs.seam.store import Store, StoreConfig
 
-# Workers that Ray starts before a task asks belong to no job's environment here, and a test's Ray is soon over
+# By default Ray starts a worker for each CPU at once; here many a Ray is over before a second task asks for one
 os.environ.setdefault("RAY_prestart_worker_first_driver", "false")
 settings.register_profile("shared", deadline=None)  # on a busy machine a test is slow, and not wrong
 settings.load_profile("shared")

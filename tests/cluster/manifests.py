@@ -28,7 +28,7 @@ def for_testbed(path: Path) -> dict[str, Any]:
         if int(started["num-cpus"]):
             started["num-cpus"] = "2" if group is cluster["headGroupSpec"] else "1"
     if not cluster.get("enableInTreeAutoscaling"):
-        # The process that tells the dashboard which nodes are wanted: three seconds a head. Where KubeRay's autoscaler tells, KubeRay leaves it out too
+        # It tells the dashboard which nodes are wanted, for up to three seconds of a crowded machine. Beside an autoscaler KubeRay leaves it out too
         cluster["headGroupSpec"]["rayStartParams"]["no-monitor"] = "true"
     if "autoscalerOptions" in cluster:
         options = cluster["autoscalerOptions"]

@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,14 +108,6 @@ class OnCluster(Deployment):
         self.upload()
         self.run("index_uploads")
 
-    def retry_of(self, *gone: str) -> str:
-        """The retry of a run, or of its retries before."""
-
-        def retries() -> list[str]:
-            return [run["runId"] for run in self.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": gone[0]}]}) if run["runId"] not in gone]
-
-        return until(retries, "the retry", 120)[0]
-
     def step_starts(self, run_id: str, step: str) -> float:
         """Seconds since 1970 of a step's start."""
         query = """query($id: ID!) { logsForRun(runId: $id) { __typename ... on EventConnection { events { __typename
@@ -186,16 +176,16 @@ def test_1_14_and_2_run_workers_that_are_killed_or_asked_to_leave_and_all_of_dag
     until(lambda: deployment.launched("episodes"), "the RayJob")
     kill([deployment.worker_pid(run_id)])
     until(lambda: deployment.signal_ingest(signal.SIGSTOP), "the driver, which stands still until it is adopted three times: else it might end before")
-    first = deployment.retry_of(run_id)
+    first = deployment.retry_of(run_id, budget_s=120)
     until(lambda: deployment.said_at(first, "adopted episodes"), "the adoption", 120)
     os.kill(deployment.worker_pid(first), signal.SIGTERM)
-    second = deployment.retry_of(run_id, first)
+    second = deployment.retry_of(run_id, first, budget_s=120)
     until(lambda: deployment.said_at(second, "adopted episodes"), "the second adoption", 120)
-    everything = dagster_processes(deployment.home)
+    everything = deployment.session()
     assert deployment.worker_pid(second) in everything
     kill(everything)
     with deployment.running():
-        third = deployment.retry_of(run_id, first, second)
+        third = deployment.retry_of(run_id, first, second, budget_s=120)
         assert deployment.graphql.status(second) == "FAILURE", "it does not stay STARTED for ever"
         until(lambda: deployment.said_at(third, "adopted episodes"), "the third adoption", 120)
         until(lambda: deployment.signal_ingest(signal.SIGCONT), "the driver, to go on")
@@ -203,20 +193,7 @@ def test_1_14_and_2_run_workers_that_are_killed_or_asked_to_leave_and_all_of_dag
         for retry in (first, second):
             adopted = deployment.said_at(retry, "adopted episodes")
             assert adopted is not None and adopted - deployment.step_starts(retry, "episodes") < 5.0
+        assert deployment.said_at(third, "launched episodes") is None
         assert len(set(deployment.created("episodes")) - before) == 1, "no second RayJob"
         assert len(deployment.keys(f"partitions/episodes/{day}/")) == 1
         deployment.assert_nothing_left()
-
-
-def dagster_processes(home: Path) -> list[int]:
-    """Every process of this home's Dagster: webserver, daemon, code server, run workers, by the DAGSTER_HOME they inherited."""
-    mark = f"DAGSTER_HOME={home}".encode()
-    found = []
-    for line in subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split():
-        try:
-            environ = Path(f"/proc/{line}/environ").read_bytes()
-        except OSError:
-            continue
-        if any(re.match(re.escape(mark), variable) for variable in environ.split(b"\0")) and int(line) != os.getpid():
-            found.append(int(line))
-    return found

@@ -72,6 +72,7 @@ def test_11_and_12_queued_for_long_admitted_preempted_resumed_and_nothing_is_mea
     assert not bench.cluster.pods(bench.prefix)
     bench.cluster("delete", WORKLOADS, earlier)
     until(day.measured, "the first episodes in the ledger")
+    assert len(bench.executions()) == 1
     said = len(bench.lines)
     take(bench.cluster, QUEUE, later, {"cpu": "1", "memory": ROOM}, HIGH)
     until(lambda: any("waits in the queue" in line for line in bench.lines[said:]), "word of the preemption", 90)

@@ -1,12 +1,18 @@
-"""The end of an attempt whose job is to be removed while the cluster does not yet listen."""
+"""The end of an attempt whose job is to be removed while the cluster does not yet listen, and of a step that something is raised into."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
-from orchestration.launching.effects import Delete, Denied, Effect, Job, Now, Observe, Program, Stop, Unreachable, Wait
+from orchestration.launching.effects import Delete, Denied, Effect, Job, ListKeys, Now, Observe, Program, RunStatus, Stop, Unreachable, Wait
 from orchestration.launching.ending import REMOVE_BUDGET_S, end_attempt
-from orchestration.launching.work import Ended
+from orchestration.launching.protocol import run_step
+from orchestration.launching.shell import Ports, perform
+from orchestration.launching.work import Ended, RunInfo, Work
+from ray_jobs.seam.errors import StoreError
+from ray_jobs.seam.store import Store
 
 JOB = Job("b-a1", "u", "running", {"base": "b", "number": "1"})
 
@@ -53,3 +59,47 @@ def test_a_job_is_removed_by_an_api_server_that_has_just_been_started(refusal: E
 @pytest.mark.parametrize("refusal", [Unreachable("503"), Denied("401")])
 def test_what_is_refused_for_good_is_left_to_the_reconciler(refusal: Exception) -> None:
     assert play(end_attempt("b", 1, Ended(failure_class=None, evidence="closed", at=0.0), 60.0), [refusal] * int(REMOVE_BUDGET_S / 0.2)) == []
+
+
+def step() -> Program[object]:
+    return run_step(Work("episodes", ("2026-01-05",), "m", lambda days: {}), RunInfo("r", "r", datetime(2026, 1, 6, tzinfo=UTC), False))
+
+
+@pytest.mark.parametrize("raised", [DagsterExecutionInterruptedError(), KeyboardInterrupt(), SystemExit(1), ZeroDivisionError("a mistake of ours")], ids=repr)
+def test_whatever_is_raised_into_a_step_ends_the_jobs_of_a_run_that_a_person_ended_and_goes_on(raised: BaseException) -> None:
+    program, asked = step(), []
+    effect = next(program)
+    with pytest.raises(type(raised)) as told:
+        effect = program.throw(raised)
+        while True:
+            asked.append(type(effect))
+            effect = program.send({RunStatus: "CANCELING", ListKeys: []}.get(type(effect)))
+    assert told.value is raised and asked == [RunStatus, ListKeys], "it looked for attempts to end, and there were none"
+
+
+@pytest.mark.parametrize("raised", [StoreError("full"), Unreachable("silent")], ids=repr)
+def test_an_error_that_is_the_steps_own_result_is_told_and_settles_nothing(raised: Exception) -> None:
+    program = step()
+    next(program)
+    with pytest.raises(type(raised)) as told:
+        program.throw(raised)
+    assert told.value is raised
+
+
+@pytest.mark.parametrize("raised", [DagsterExecutionInterruptedError(), KeyboardInterrupt(), SystemExit(1), ZeroDivisionError(), StoreError("full")], ids=repr)
+def test_what_is_raised_in_an_effect_reaches_the_program_and_then_the_caller(raised: BaseException, store: Store) -> None:
+    def status() -> str:
+        raise raised
+
+    seen: list[BaseException] = []
+
+    def program() -> Program[None]:
+        try:
+            yield RunStatus()
+        except BaseException as error:
+            seen.append(error)
+            raise
+
+    with pytest.raises(type(raised)) as told:
+        perform(program(), Ports(store, None, status))
+    assert told.value is raised and seen == [raised]

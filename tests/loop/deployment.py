@@ -117,6 +117,11 @@ class Deployment:
         slug = asset.replace("_", "-")[:16].strip("-")
         return {key for key in self.keys("attempts/") if key.endswith("/closed.json") and key.split("/")[1].startswith(slug)}
 
+    def retry_of(self, *gone: str, budget_s: float = 60) -> str:
+        """The retry of a run, or of its retries before."""
+        group = {"tags": [{"key": "dagster/root_run_id", "value": gone[0]}]}
+        return str(until(lambda: [run["runId"] for run in self.graphql.runs(group) if run["runId"] not in gone], budget_s, "the retry")[0])
+
     def session(self) -> list[int]:
         """Every process of Dagster's session: webserver, daemon, code server, run workers; not Ray, which has its own."""
         found = []

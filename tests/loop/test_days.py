@@ -115,10 +115,8 @@ def test_a_killed_run_worker_is_retried_and_adopts_the_running_job(deployment: D
     run_id = deployment.graphql.launch("curate", day)
     until(lambda: deployment.submitted("measurements") - jobs, 120, "the curation job")
     kill([deployment.worker_pid(run_id)])
-    retry = until(
-        lambda: [run for run in deployment.graphql.runs({"tags": [{"key": "dagster/root_run_id", "value": run_id}]}) if run["runId"] != run_id], 60, "the retry"
-    )
-    assert deployment.graphql.await_run(retry[0]["runId"], 200) == "SUCCESS", deployment.why(retry[0]["runId"])
+    retry = deployment.retry_of(run_id)
+    assert deployment.graphql.await_run(retry, 200) == "SUCCESS", deployment.why(retry)
     assert len(deployment.attempts("measurements") - jobs) == 1, "one job"
     assert len(deployment.executions("measurements") - closed) == 1, "one execution"
     assert len(deployment.keys(f"partitions/measurements/{day}/")) == 1, "one materialization"
@@ -173,9 +171,8 @@ def test_after_a_killed_orchestrator_the_run_fails_by_itself_and_its_retry_adopt
     with deployment.running():
         assert deployment.graphql.await_run(run_id, 60) == "FAILURE", deployment.why(run_id)
         assert f"the run's process {worker} is gone" in deployment.why(run_id)
-        group = {"tags": [{"key": "dagster/root_run_id", "value": run_id}]}
-        (retry,) = until(lambda: [run for run in deployment.graphql.runs(group) if run["runId"] != run_id], 60, "the retry")
-        assert deployment.graphql.await_run(retry["runId"], 120) == "SUCCESS", deployment.why(retry["runId"])
+        retry = deployment.retry_of(run_id)
+        assert deployment.graphql.await_run(retry, 120) == "SUCCESS", deployment.why(retry)
     assert len(deployment.attempts("episodes") - attempts) == 1, "one job"
     assert len(deployment.executions("episodes") - executions) == 1, "one execution"
     assert len(deployment.keys(f"partitions/episodes/{day}/") - published) == 1, "one materialization"
