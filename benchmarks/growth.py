@@ -4,6 +4,7 @@
 * long: one recording of three hours among 200 of ten seconds, against these alone: peak memory, and how long workers stood idle
 * ledger: a million rows: written as many small files, merged, one day read, all of it looked up
 * planning: how long until a job of 365 days knows what it has to do
+* fed: a stage of fixed service time, like a GPU that nobody else uses: the share of its time that it works
 """
 
 import argparse
@@ -23,9 +24,11 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.results import figure, write_part
+from benchmarks.served_stage import Served
 from ray_jobs.curation.job import inventory, missing
 from ray_jobs.curation.job import run as measure
 from ray_jobs.curation.measure import Plan
+from ray_jobs.curation.stage import Stage
 from ray_jobs.driver import Execution, connect
 from ray_jobs.episode import Clip, Episode, EpisodeMeta, Stream, write_episode
 from ray_jobs.seam import ledger
@@ -120,11 +123,29 @@ def planning(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return [figure("planning.year", seconds, unit, None, None, "reported", True)], {"days": len(days), "stages": len(plan.stages)}
 
 
+def fed(scale: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Ten seconds of recording take it half a second, which decoding on two cores can keep up with."""
+    count, service_s = max(10, round(100 * scale)), 0.5
+    with _store() as store:
+        report = _report(store, _recorded(store, {f"{number:032x}": 10.0 for number in range(count)}), [Served(service_s)])
+    decode, served = report["operators"]
+    use = 1 - served["idle"]
+    figures = [figure("fed.use", use, "share of its time that the stage works", None, None, ">= 0.85", use >= 0.85)]
+    return figures, {
+        "episodes": count,
+        "service_s": service_s,
+        "worked_s": served["busy_s"],
+        "of_s": served["wall_s"],
+        "decoding_worked": round(1 - decode["idle"], 4),
+    }
+
+
 PARTS: dict[str, Callable[[float], tuple[list[dict[str, Any]], dict[str, Any]]]] = {
     "planning": planning,
     "ledger": ledger_rows,
     "memory": memory,
     "long": long,
+    "fed": fed,
 }
 
 
@@ -213,12 +234,18 @@ def _facts(prefix: str, count: int, kilobytes: float, stage: str = "image", vers
 def _measured(store: Store, table: str) -> dict[str, float]:
     """Measure a day once on a warm Ray: peak memory above the idle Ray's, seconds, and the idle share of the pool."""
     connect()
-    config = MeasureConfig(store=store.config, days=("2026-01-01",), episodes={"2026-01-01": table}, settings=SETTINGS)
     with _peak() as peak:
-        result = measure(config, Execution(store, "attempts/bench/a1/x", report=lambda message: None))["2026-01-01"]
+        report = _report(store, table)
+    return {"peak_mb": round(max(peak), 1), "seconds": report["wall_s"], "idle": report["operators"][0]["idle"], "episodes": report["episodes"]}
+
+
+def _report(store: Store, table: str, stages: list[Stage] | None = None) -> dict[str, Any]:
+    """The run report of measuring the day's episodes, none of which may have an error."""
+    connect()
+    config = MeasureConfig(store=store.config, days=("2026-01-01",), episodes={"2026-01-01": table}, settings=SETTINGS)
+    result = measure(config, Execution(store, "attempts/bench/a1/x", report=lambda message: None), stages)["2026-01-01"]
     assert result.counts["errors"] == 0, result.shown["errors_by_reason"].value
-    report = result.shown["run_report"].value
-    return {"peak_mb": round(max(peak), 1), "seconds": report["wall_s"], "idle": report["operators"][0]["idle"], "episodes": result.counts["episodes"]}
+    return {"episodes": result.counts["episodes"], **result.shown["run_report"].value}
 
 
 @contextmanager

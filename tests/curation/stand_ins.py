@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -34,21 +35,43 @@ class Held(Stage):
         return Measured({"held.mean": float(merged["seen"].mean()), "held.frames": float(len(merged["seen"]))})
 
 
-class Served(Stage):
-    """Takes `service_s` for each segment, whatever is in it, like a GPU that nobody else uses; needs no CPU for that."""
+class Tally(Stage):
+    """Shares the decoding worker, and writes a line for each segment that it has decoded."""
 
-    name, version, reads, picks = "served", "1", ("decode",), Picks(px=32, fps=1)
+    name, version, reads, picks = "tally", "1", ("decode",), Picks(px=32, fps=1)
 
-    def __init__(self, service_s: float, workers: int = 1) -> None:
-        self.service_s = service_s
-        self.resources = Resources(num_cpus=0, pool=workers, memory=64 * 1024 * 1024)
-
-    def setup(self) -> None:
-        pass
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def measure(self, segment: Segment) -> Partial:
-        time.sleep(self.service_s)
+        with open(self.path, "a") as file:
+            file.write(f"{segment.meta.episode_id}\n")
         return {"seen": np.ones(1)}
 
     def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
-        return Measured({"served.segments": float(len(merged["seen"]))})
+        return Measured({"tally.segments": float(len(merged["seen"]))})
+
+
+class Behind(Stage):
+    """Is busy with each segment until `ahead` more than it has had, or all `total`, are in the tally; dislikes it after a minute."""
+
+    name, version, reads, picks = "behind", "1", ("decode",), Picks(px=32, fps=1)
+    resources = Resources(num_cpus=0, pool=1, memory=64 * 1024 * 1024)
+
+    def __init__(self, path: str, ahead: int, total: int) -> None:
+        self.path, self.ahead, self.total = path, ahead, total
+
+    def setup(self) -> None:
+        self.had = 0
+
+    def measure(self, segment: Segment) -> Partial:
+        self.had += 1
+        wanted, until = min(self.total, self.had + self.ahead), time.monotonic() + 60
+        while len(Path(self.path).read_text().splitlines()) < wanted:
+            if time.monotonic() > until:
+                raise DataError(f"decoding does not run ahead: {wanted} segments were not decoded while this one, number {self.had}, was measured")
+            time.sleep(0.02)
+        return {"seen": np.ones(1)}
+
+    def scores(self, merged: Partial, meta: EpisodeMeta, rows: Rows) -> Measured:
+        return Measured({"behind.segments": float(len(merged["seen"]))})

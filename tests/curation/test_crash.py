@@ -20,12 +20,12 @@ BUDGET_S = 240.0
 JOB = """
 import json, sys
 from pathlib import Path
+from benchmarks.served_stage import Served
 from ray_jobs.curation import job
 from ray_jobs.driver import Execution
 from ray_jobs.seam.configs import MeasureConfig
 from ray_jobs.seam.store import Store
 from ray_jobs.seam.tables import from_bytes
-from tests.curation.stand_ins import Served
 job.FLUSH_ROWS = 1
 config = MeasureConfig.model_validate_json(Path(sys.argv[1]).read_text())
 result = job.run(config, Execution(Store(config.store), "attempts/test/a1/x"), [Served(0.3)])
