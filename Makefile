@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export RAY_USAGE_STATS_ENABLED = 0
 export DAGSTER_DISABLE_TELEMETRY = yes
+unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes read the same modules
 
 .PHONY: setup loop ui test test-cluster test-oracle test-captioning lint bench cluster-up cluster-down clean lock
 
@@ -29,10 +30,10 @@ test: $(READY)  ## Every test that needs neither root nor a cluster; each module
 
 test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop as RayJobs; as root, or KUBECONFIG=… for another cluster
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
-	# Last and by themselves those that break the cluster for all. ARGS may leave one of the two without a test, which pytest tells by 5
+	# First and by themselves those that break the cluster for all. ARGS may leave one of the two without a test, which pytest tells by 5
+	$(BIN)/python -m pytest -m exclusive tests/cluster $(ARGS); first=$$?; \
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); most=$$?; \
-	$(BIN)/python -m pytest -m exclusive tests/cluster $(ARGS); rest=$$?; \
-	$(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) case $$most$$rest in 00|05|50) ;; *) exit 1 ;; esac
+	$(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) case $$first$$most in 00|05|50) ;; *) exit 1 ;; esac
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack
 	$(BIN)/python -m tests.oracle.run

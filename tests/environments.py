@@ -26,11 +26,8 @@ def environment(name: str, lock: Path) -> Path:
         sys.exit(f"{folder.name} is made with uv, and there is none: install it, or run `make setup`")
     print(f"making {folder.name} from {lock.relative_to(ROOT)} (once)", flush=True)
     subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
-    # sync and not install: a lock that was resolved with overrides contradicts what its packages ask for
+    # sync and not install: a lock that was resolved with overrides contradicts what its packages ask for. What is imported, a quarter, is compiled then
     install = [uv, "pip", "sync", "--quiet", "--require-hashes", str(lock)]
     subprocess.run(install, check=True, env={**os.environ, "VIRTUAL_ENV": str(folder)})
-    # Compiled is what is imported, a quarter of what is installed, and once: also where PYTHONDONTWRITEBYTECODE is set
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    (folder / "lib" / version / "site-packages" / "bytecode.pth").write_text("import sys; sys.dont_write_bytecode = False\n")
     stamp.write_text(wanted)
     return python

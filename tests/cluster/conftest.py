@@ -1,4 +1,4 @@
-"""The cluster under test. Most tests share it; those marked `exclusive` break it for all, and `make test-cluster` runs them last, by themselves."""
+"""The cluster under test. Most tests share it; those marked `exclusive` break it for all, and `make test-cluster` runs them first, by themselves."""
 
 import fcntl
 import os
@@ -24,6 +24,7 @@ LOCK = Path(tempfile.gettempdir()) / "flywheel-cluster-tests.lock"
 # By `--durations`: three processes end at about the same time. A process is given its next module while it has two tests left, so behind a
 # single long test stands a short module; and no two gangs begin beside one another. What is not named comes last, and is many short tests
 IN_ORDER = (
+    "test_faults_of_the_cluster",  # exclusive, and so is a part of test_faults_of_runs
     "test_faults_of_pods",
     "test_dagster",
     "test_faults_of_queues",
