@@ -19,7 +19,7 @@ class Served(Stage):
         self.service_s = service_s
 
     def setup(self) -> None:
-        pass
+        """In an actor, as a model would be."""
 
     def measure(self, segment: Segment) -> Partial:
         time.sleep(self.service_s)

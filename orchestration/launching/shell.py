@@ -61,8 +61,10 @@ def perform(program: Program[T], ports: Ports) -> T:
             error = None
             reply = _do(effect, ports)
         except StopIteration as stop:
-            result: T = stop.value
-            return result
+            if getgeneratorstate(program) == GEN_CLOSED:
+                result: T = stop.value
+                return result
+            error = stop  # a mistake in an effect, and no end of the program: thrown into it, Python makes it a RuntimeError
         except BaseException as raised:  # an effect's FlywheelError, and what `run_step` settles its job for; nothing is swallowed: the program raises it again
             if getgeneratorstate(program) == GEN_CLOSED:
                 raise

@@ -96,10 +96,21 @@ def test_what_is_raised_in_an_effect_reaches_the_program_and_then_the_caller(rai
     def program() -> Program[None]:
         try:
             yield RunStatus()
-        except BaseException as error:
+        except type(raised) as error:
             seen.append(error)
             raise
 
     with pytest.raises(type(raised)) as told:
         perform(program(), Ports(store, None, status))
     assert told.value is raised and seen == [raised]
+
+
+def test_an_iterator_that_ends_in_an_effect_is_a_mistake_and_not_the_programs_result(store: Store) -> None:
+    def status() -> str:
+        return next(iter(()))
+
+    def program() -> Program[str]:
+        return (yield RunStatus())
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        perform(program(), Ports(store, None, status))
