@@ -11,7 +11,7 @@ import yaml
 from testbed import api
 from testbed.build import folder, program
 from testbed.credentials import CA, CERTIFICATE, KEY, encoded
-from testbed.layout import BRIDGE_ADDRESS, INTERNAL_KUBECONFIG, PKI, RUN
+from testbed.layout import BRIDGE_ADDRESS, INTERNAL_KUBECONFIG, PKI, REPOSITORY, RUN
 from testbed.processes import start, wait_for
 from testbed.shell import run, wait_until
 
@@ -40,7 +40,9 @@ def start_operators() -> None:
     resolver.mkdir(exist_ok=True)
     (resolver / "resolv.conf").write_text(f"nameserver {BRIDGE_ADDRESS}\n")
     health = ("--metrics-addr=127.0.0.1:18080", f"--health-probe-bind-address=127.0.0.1:{_KUBERAY_HEALTH}")
-    start("kuberay-operator", *_over_etc(resolver), program("kuberay", "ray-operator"), _CONFIG, "--enable-leader-election=false", *health)
+    values = yaml.safe_load((REPOSITORY / "deploy" / "helm" / "kuberay.yaml").read_text())
+    command = [*_over_etc(resolver), program("kuberay", "ray-operator"), _CONFIG, "--enable-leader-election=false", *health]
+    start("kuberay-operator", *command, environment={each["name"]: each["value"] for each in values["env"]})
     # Kueue wants a certificate for its metrics, in a place that no setting changes, even where it serves none
     certificates = RUN / "etc-of-kueue"
     wanted = certificates / "kueue" / "metrics" / "certs"

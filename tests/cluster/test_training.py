@@ -19,7 +19,8 @@ from tests.training.recorded import demo_day
 
 EVERY = 25
 BUDGET_S = 400.0  # of a group of workers that starts, on two cores that others want too
-SETTINGS = TrainSettings(policy="tests.cluster.jobs.slow:Slow", steps=320, batch=32, workers=2, checkpoint_every=EVERY, holdout=4)
+# Of a fifth of a second each; a gang goes on for up to a minute after its head, and then something must be left
+SETTINGS = TrainSettings(policy="tests.cluster.jobs.slow:Slow", steps=400, batch=32, workers=2, checkpoint_every=EVERY, holdout=4)
 
 
 @pytest.fixture(scope="module")

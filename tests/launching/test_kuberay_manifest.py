@@ -90,6 +90,24 @@ def test_the_protocol_gets_what_it_needs() -> None:
         assert env["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": {"name": "stores", "key": "STORE_SECRET_ACCESS_KEY"}}
 
 
+def test_a_worker_waits_for_its_head_and_both_say_soon_that_they_are_ready() -> None:
+    manifest = yaml.safe_load(MANIFEST)
+    cluster = manifest["spec"]["rayClusterSpec"]
+    cluster["headGroupSpec"]["rayStartParams"]["port"] = "7000"
+    own, secure = {"name": "theirs", "image": "theirs"}, {"allowPrivilegeEscalation": False}
+    worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
+    worker["initContainers"] = [own]
+    worker["containers"][0] |= {"securityContext": secure, "readinessProbe": {"periodSeconds": 60}}
+    job = rayjob(manifest, attempt(), STORE, "s3://b/code.zip", secret="stores")
+    pods = [group["template"]["spec"] for group in (job["spec"]["rayClusterSpec"]["headGroupSpec"], job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0])]
+    assert "initContainers" not in pods[0] and pods[1]["initContainers"][0] == own
+    waits = pods[1]["initContainers"][1]
+    assert waits["image"] == "ours" and waits["securityContext"] == secure and "envFrom" not in waits
+    assert "/dev/tcp/$FQ_RAY_IP/7000" in waits["command"][-1]
+    assert pods[0]["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/api/healthz"
+    assert pods[1]["containers"][0]["readinessProbe"] == {"periodSeconds": 60}, "what the manifest says"
+
+
 def test_an_autoscaling_job_is_elastic_in_a_queue_and_nowhere_else() -> None:
     manifest = yaml.safe_load(MANIFEST)
     key = "kueue.x-k8s.io/elastic-job"

@@ -42,6 +42,8 @@ ENVIRONMENT = {
 }
 GRACE_S = 3  # of a pod: a cancelled job is gone within ten seconds
 LOST_AFTER_S = 10  # that a pod is kept on a node of which nothing is heard
+# KubeRay gives a job to its cluster when all pods are ready, and by itself looks for that after ten seconds and then every five
+READY: Object = {"httpGet": {"path": "/api/healthz", "port": 52365}, "initialDelaySeconds": 3, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 10}
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -90,8 +92,13 @@ def rayjob(
     if attempt.resources.num_cpus:
         spec["entrypointNumCpus"] = attempt.resources.num_cpus
     cluster = spec["rayClusterSpec"]
-    for group in [cluster["headGroupSpec"], *(cluster.get("workerGroupSpecs") or [])]:
+    head, workers = cluster["headGroupSpec"], cluster.get("workerGroupSpecs") or []
+    for group in [head, *workers]:
         _overlay_pod(group.setdefault("template", {}), labels, store, secret, attempt.resources.memory)
+        group["template"]["spec"]["containers"][0].setdefault("readinessProbe", copy.deepcopy(READY))
+    for group in workers:
+        pod = group["template"]["spec"]
+        pod["initContainers"] = [*pod.get("initContainers", []), _waits_for_head(pod["containers"][0], (head.get("rayStartParams") or {}).get("port", "6379"))]
     if "submitterPodTemplate" in spec:
         _overlay_pod(spec["submitterPodTemplate"], labels, store, secret, None)
     return made
@@ -118,6 +125,17 @@ def _overlay_pod(template: Object, labels: dict[str, str], store: StoreConfig, s
         limits["memory"] = str(memory)
     if "memory" in limits:
         requests["memory"] = limits["memory"]  # what may be used is set aside: a node is never out of memory because of somebody else
+
+
+def _waits_for_head(container: Object, port: str) -> Object:
+    """An init container of a worker: until the head's port is open, which KubeRay names in FQ_RAY_IP. The pod's deadline ends it.
+
+    KubeRay's own asks by `ray health-check`: three seconds of CPU each time, of which it may use a fifth, 15 s for a head that is there.
+    """
+    same: Object = {key: container[key] for key in ("image", "imagePullPolicy", "securityContext") if key in container}
+    script = f'until timeout 5 bash -c ": > /dev/tcp/$FQ_RAY_IP/{port}" 2> /dev/null; do sleep 1; done'
+    few = {"memory": "32Mi"}
+    return {"name": "head-is-up", **same, "command": ["bash", "-c", script], "resources": {"requests": {"cpu": "10m", **few}, "limits": few}}
 
 
 def _environment(store: StoreConfig, secret: str | None) -> list[Object]:
