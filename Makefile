@@ -32,7 +32,7 @@ test-cluster: $(READY)  ## Every fault on a real Kubernetes, and the daily loop 
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed up)
 	# First and by themselves those that break the cluster for all. ARGS may leave one of the two without a test, which pytest tells by 5
 	$(BIN)/python -m pytest -m exclusive tests/cluster $(ARGS); first=$$?; \
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); most=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not exclusive" tests/cluster $(ARGS); most=$$?; \
 	$(if $(KUBECONFIG),,$(BIN)/python -m testbed down;) case $$first$$most in 00|05|50) ;; *) exit 1 ;; esac
 
 test-oracle: $(READY)  ## LeRobot's own reader, in an environment of its own, opens what we pack

@@ -19,7 +19,7 @@ from orchestration.launching.work import Budgets, Outcome, Resources, RunInfo, W
 from ray_jobs.seam.errors import FlywheelError
 from ray_jobs.seam.store import Store, StoreConfig
 from testbed import audit
-from tests.cluster.cluster import SECRET, Cluster, until
+from tests.cluster.cluster import BUDGET_S, SECRET, Cluster, until
 
 DAY = "2026-01-05"
 HERE = Path(__file__).parent
@@ -137,7 +137,7 @@ class Bench:
         keys = [entry.key for base in self.bases for entry in self.store.list(f"attempts/{base}/")]
         return sorted({"/".join(key.split("/")[:4]) for key in keys if key.count("/") >= 4})
 
-    def await_start(self, count: int = 1, budget_s: float = 180.0) -> None:
+    def await_start(self, count: int = 1, budget_s: float = BUDGET_S) -> None:
         until(lambda: len(self.starts()) >= count, f"start {count} of the driver", budget_s)
 
     def tasks(self) -> dict[str, str]:

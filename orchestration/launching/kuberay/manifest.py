@@ -43,7 +43,7 @@ ENVIRONMENT = {
 GRACE_S = 3  # of a pod: a cancelled job is gone within ten seconds
 LOST_AFTER_S = 10  # that a pod is kept on a node of which nothing is heard
 # KubeRay gives a job to its cluster when all pods are ready, and by itself looks for that after ten seconds and then every five
-READY: Object = {"httpGet": {"path": "/api/healthz", "port": 52365}, "initialDelaySeconds": 3, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 10}
+READY: Object = {"httpGet": {"path": "/api/healthz", "port": 52365}, "initialDelaySeconds": 3, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 25}
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
