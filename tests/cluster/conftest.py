@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOCK = Path(tempfile.gettempdir()) / "flywheel-cluster-tests.lock"
 
 
-# By `--durations`: three processes end at about the same time. A process is given its next module while it has two tests left, so behind a
+# By `--durations`: all processes end at about the same time. A process is given its next module while it has two tests left, so behind a
 # single long test stands a short module; and no two gangs begin beside one another. What is not named comes last, and is many short tests
 IN_ORDER = (
     "test_faults_of_the_cluster",  # exclusive, and so is a part of test_faults_of_runs

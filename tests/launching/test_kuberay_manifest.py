@@ -93,7 +93,7 @@ def test_the_protocol_gets_what_it_needs() -> None:
 def test_a_worker_waits_for_its_head_and_both_say_soon_that_they_are_ready() -> None:
     manifest = yaml.safe_load(MANIFEST)
     cluster = manifest["spec"]["rayClusterSpec"]
-    cluster["headGroupSpec"]["rayStartParams"]["port"] = "7000"
+    cluster["headGroupSpec"]["rayStartParams"] |= {"port": "7000", "dashboard-agent-listen-port": "7001"}
     own, secure = {"name": "theirs", "image": "theirs"}, {"allowPrivilegeEscalation": False}
     worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
     worker["initContainers"] = [own]
@@ -104,7 +104,7 @@ def test_a_worker_waits_for_its_head_and_both_say_soon_that_they_are_ready() -> 
     waits = pods[1]["initContainers"][1]
     assert waits["image"] == "ours" and waits["securityContext"] == secure and "envFrom" not in waits
     assert "/dev/tcp/$FQ_RAY_IP/7000" in waits["command"][-1]
-    assert pods[0]["containers"][0]["readinessProbe"]["httpGet"]["path"] == "/api/healthz"
+    assert pods[0]["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/api/healthz", "port": 7001}
     assert pods[1]["containers"][0]["readinessProbe"] == {"periodSeconds": 60}, "what the manifest says"
 
 

@@ -42,8 +42,6 @@ ENVIRONMENT = {
 }
 GRACE_S = 3  # of a pod: a cancelled job is gone within ten seconds
 LOST_AFTER_S = 10  # that a pod is kept on a node of which nothing is heard
-# KubeRay gives a job to its cluster when all pods are ready, and by itself looks for that after ten seconds and then every five
-READY: Object = {"httpGet": {"path": "/api/healthz", "port": 52365}, "initialDelaySeconds": 3, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 25}
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -95,10 +93,10 @@ def rayjob(
     head, workers = cluster["headGroupSpec"], cluster.get("workerGroupSpecs") or []
     for group in [head, *workers]:
         _overlay_pod(group.setdefault("template", {}), labels, store, secret, attempt.resources.memory)
-        group["template"]["spec"]["containers"][0].setdefault("readinessProbe", copy.deepcopy(READY))
+        group["template"]["spec"]["containers"][0].setdefault("readinessProbe", _is_ready(group.get("rayStartParams") or {}))
     for group in workers:
         pod = group["template"]["spec"]
-        pod["initContainers"] = [*pod.get("initContainers", []), _waits_for_head(pod["containers"][0], (head.get("rayStartParams") or {}).get("port", "6379"))]
+        pod["initContainers"] = [*pod.get("initContainers", []), _waits_for_head(pod["containers"][0], head.get("rayStartParams") or {})]
     if "submitterPodTemplate" in spec:
         _overlay_pod(spec["submitterPodTemplate"], labels, store, secret, None)
     return made
@@ -127,12 +125,20 @@ def _overlay_pod(template: Object, labels: dict[str, str], store: StoreConfig, s
         requests["memory"] = limits["memory"]  # what may be used is set aside: a node is never out of memory because of somebody else
 
 
-def _waits_for_head(container: Object, port: str) -> Object:
-    """An init container of a worker: until the head's port is open, which KubeRay names in FQ_RAY_IP. The pod's deadline ends it.
+def _is_ready(started: dict[str, str]) -> Object:
+    """KubeRay gives a job to its cluster when all pods are ready, and by itself looks for that after ten seconds and then every five."""
+    port = str(started.get("dashboard-agent-listen-port", ""))
+    asked = {"path": "/api/healthz", "port": int(port) if port.isdigit() else 52365}  # as KubeRay reads it
+    return {"httpGet": asked, "initialDelaySeconds": 3, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 25}
+
+
+def _waits_for_head(container: Object, started: dict[str, str]) -> Object:
+    """An init container of a worker, whose head is `started` with these parameters: until its port is open at FQ_RAY_IP, which KubeRay sets.
 
     KubeRay's own asks by `ray health-check`: three seconds of CPU each time, of which it may use a fifth, 15 s for a head that is there.
     """
     same: Object = {key: container[key] for key in ("image", "imagePullPolicy", "securityContext") if key in container}
+    port = started.get("port", "6379")
     script = f'until timeout 5 bash -c ": > /dev/tcp/$FQ_RAY_IP/{port}" 2> /dev/null; do sleep 1; done'
     few = {"memory": "32Mi"}
     return {"name": "head-is-up", **same, "command": ["bash", "-c", script], "resources": {"requests": {"cpu": "10m", **few}, "limits": few}}
