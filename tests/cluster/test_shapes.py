@@ -11,7 +11,7 @@ def group(bench: Bench, name: str) -> list[str]:
 
 
 def processes(bench: Bench, kind: str) -> str:
-    """The command lines of all processes in the Ray container of the one pod of this kind."""
+    """The command lines of all processes in the Ray container of a pod of this kind."""
     command = "for each in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $each; echo; done 2> /dev/null"
     return bench.cluster("exec", bench.cluster.pod(bench.prefix, kind), "-c", f"ray-{kind}", "--", "bash", "-c", command)
 

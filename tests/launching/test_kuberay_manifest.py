@@ -106,6 +106,9 @@ def test_a_worker_waits_for_its_head_and_both_say_soon_that_they_are_ready() -> 
     assert "/dev/tcp/$FQ_RAY_IP/7000" in waits["command"][-1]
     assert pods[0]["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/api/healthz", "port": 7001}
     assert pods[1]["containers"][0]["readinessProbe"] == {"periodSeconds": 60}, "what the manifest says"
+    worker["initContainers"] = None  # a key with nothing behind it
+    again = rayjob(manifest, attempt(), STORE, "s3://b/code.zip")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert [each["name"] for each in again["initContainers"]] == ["head-is-up"]
 
 
 def test_an_autoscaling_job_is_elastic_in_a_queue_and_nowhere_else() -> None:

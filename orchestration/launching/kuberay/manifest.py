@@ -96,7 +96,7 @@ def rayjob(
         group["template"]["spec"]["containers"][0].setdefault("readinessProbe", _is_ready(group.get("rayStartParams") or {}))
     for group in workers:
         pod = group["template"]["spec"]
-        pod["initContainers"] = [*pod.get("initContainers", []), _waits_for_head(pod["containers"][0], head.get("rayStartParams") or {})]
+        pod["initContainers"] = [*(pod.get("initContainers") or []), _waits_for_head(pod["containers"][0], head.get("rayStartParams") or {})]
     if "submitterPodTemplate" in spec:
         _overlay_pod(spec["submitterPodTemplate"], labels, store, secret, None)
     return made
