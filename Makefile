@@ -12,11 +12,12 @@ unexport PYTHONDONTWRITEBYTECODE  # hundreds of processes read the same modules
 
 setup: $(READY)
 
-$(READY): requirements.lock
+$(READY): requirements.lock deploy/images/collector.pth
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x "$(UV)" || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	# Bytecode is compiled once here: where PYTHONDONTWRITEBYTECODE is set, each of Ray's processes would compile for itself
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+	cp deploy/images/collector.pth "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
 
 loop: $(READY)  ## Three days of a simulated fleet through the whole loop; DATA=folder for your own recordings
