@@ -53,9 +53,7 @@ class AddressTarget(Target):
                 self._given_up.add(uid)
 
     def delete(self, name: str, uid: str) -> None:
-        job = self.find(name)
-        if job is not None and job.uid == uid and not job.alive:
-            self.api.delete(name)
+        self.api.delete(name, uid, self.api.session())
 
     def logs(self, name: str, offset: int = 0) -> str:
         return self.api.logs(name)[offset:]

@@ -43,9 +43,9 @@ class EmbeddedTarget(Target):
             self._api(state).stop(name)
 
     def delete(self, name: str, uid: str) -> None:
-        state, job = self._living(), self.find(name)
-        if state is not None and job is not None and job.uid == uid and not job.alive:
-            self._api(state).delete(name)
+        state = self._living()
+        if state is not None:
+            self._api(state).delete(name, uid, state.head_id)
 
     def logs(self, name: str, offset: int = 0) -> str:
         state = self._living()

@@ -16,6 +16,7 @@ from ray_jobs.seam.store import StoreConfig
 
 SUBMIT_BUDGET_S = 60.0  # HTTP answers some seconds before the first submission is accepted
 CALL_TIMEOUT_S = 15.0
+WATCHED_S = 5.0  # Ray looks after a job each second, and sees a while after its end that it is over
 WAITING_S = 10.0  # a job that is pending for longer than this says what it waits for
 
 _PHASES: dict[str, Phase] = {"PENDING": "queued", "RUNNING": "running", "SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
@@ -74,11 +75,20 @@ class RayApi:
         if not _absent(answer):
             self._document(answer)
 
-    def delete(self, name: str) -> None:
-        """Ray forgets the job if it is over, and refuses otherwise, which is fine: whoever lists the jobs next finds it."""
-        answer = self._call("DELETE", f"/api/jobs/{name}")
-        if not _absent(answer) and "non-terminal state" not in answer.text:
-            self._document(answer)
+    def delete(self, name: str, uid: str, incarnation: str) -> None:
+        """Ray forgets the job, if it is this one and has been over for a while; whatever is left, whoever lists the jobs next finds.
+
+        Of a job that is forgotten while Ray still watches over it, Ray writes a new record: that it failed, and nothing of whose it was.
+        """
+        answer = self._call("GET", f"/api/jobs/{name}")
+        if _absent(answer):
+            return
+        document, now = self._document(answer), time.time()
+        job = job_of(document, incarnation, now)
+        if job.uid == uid and not job.alive and now - (document.get("end_time") or 0) / 1000 > WATCHED_S:
+            answer = self._call("DELETE", f"/api/jobs/{name}")
+            if not _absent(answer):
+                self._document(answer)
 
     def logs(self, name: str) -> str:
         answer = self._call("GET", f"/api/jobs/{name}/logs")

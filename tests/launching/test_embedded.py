@@ -100,7 +100,7 @@ def test_cancel_stops_the_job_and_an_eviction_leaves_it(bench: Bench, status: st
     if not stops:
         assert reconcile(bench.store, bench.target, "local", lambda root: root != "run-0001")
         until(lambda: gone(bench.pid()))
-        assert not bench.target.jobs("local")
+        until(lambda: [reconcile(bench.store, bench.target, "local", lambda root: root != "run-0001")] and not bench.target.jobs("local"))
 
 
 def test_killed_head_is_infrastructure_and_nothing_is_published_twice(bench: Bench, head: Head) -> None:
