@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,11 @@ def test_what_few_runs_need_is_imported_when_it_is_needed() -> None:
     code = "import sys, definitions; print(*sorted({name.split('.')[0] for name in sys.modules} & {'kubernetes', 'matplotlib', 'pandas', 'scipy'}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == []
+
+
+def test_processes_here_start_and_end_as_those_of_the_images_do() -> None:
+    """`make setup` has put deploy/images/collector.pth where Python reads it, as the Dockerfile does."""
+    wanted = (ROOT / "deploy" / "images" / "collector.pth").read_text()
+    assert (Path(sysconfig.get_path("purelib")) / "collector.pth").read_text() == wanted, "run `make setup`"
+    done = subprocess.run([sys.executable, "-c", "import gc; print(*gc.get_threshold())"], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["50000", "10", "10"]
