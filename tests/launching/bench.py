@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.launching.protocol import run_step
+from orchestration.launching.reconcile import reconcile
 from orchestration.launching.shell import Ports, perform
 from orchestration.launching.target import Target
 from orchestration.launching.work import Outcome, RunInfo, Work
@@ -79,6 +80,12 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen within its budget"
         time.sleep(0.05)
+
+
+def forgotten(bench: Bench, is_run_alive: Callable[[str], bool]) -> bool:
+    """One round of the reconciler; whether no job is left. One that was over a moment ago is, for the next round."""
+    reconcile(bench.store, bench.target, "local", is_run_alive)
+    return not bench.target.jobs("local")
 
 
 def gone(pid: int) -> bool:

@@ -18,7 +18,7 @@ from orchestration.launching.shell import Ports, perform
 from orchestration.launching.work import Outcome
 from ray_jobs.seam.results import read_pointer
 from ray_jobs.seam.store import Store, StoreConfig
-from tests.launching.bench import BUDGET_S, DAY, Abandoned, Bench, gone, until
+from tests.launching.bench import BUDGET_S, DAY, Abandoned, Bench, forgotten, gone, until
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_cancel_stops_the_job_and_an_eviction_leaves_it(bench: Bench, status: st
     if not stops:
         assert reconcile(bench.store, bench.target, "local", lambda root: root != "run-0001")
         until(lambda: gone(bench.pid()))
-        until(lambda: [reconcile(bench.store, bench.target, "local", lambda root: root != "run-0001")] and not bench.target.jobs("local"))
+        until(lambda: forgotten(bench, lambda root: root != "run-0001"))
 
 
 def test_killed_head_is_infrastructure_and_nothing_is_published_twice(bench: Bench, head: Head) -> None:
