@@ -11,7 +11,7 @@ from testbed.layout import CACHE, IMAGE, PAUSE_IMAGE
 from testbed.shell import run
 
 _SUITE = "bookworm"
-_PACKAGES = "ca-certificates,wget,libgl1,libglib2.0-0,libssl3,libffi8,zlib1g,libbz2-1.0,liblzma5,libsqlite3-0,libreadline8"
+_PACKAGES = "ca-certificates,wget,libgl1,libglib2.0-0,libssl3,libffi8,zlib1g,libbz2-1.0,liblzma5,libsqlite3-0,libreadline8,libexpat1,libuuid1"
 _UNUSED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale")
 _OCI = "application/vnd.oci.image"
 

@@ -2,7 +2,9 @@
 
 import os
 import sys
+import sysconfig
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from testbed.layout import IMAGE, REPOSITORY
@@ -29,9 +31,9 @@ class Mounts:
 
 def mounts(repository: bool = False) -> Mounts:
     """Of the environment that calls this: nothing is built between an edit and a test. With the repository, PYTHONPATH names it too."""
-    folders = {"python": sys.base_prefix, "venv": sys.prefix, **({"repository": str(REPOSITORY)} if repository else {})}
-    volumes = [{"name": name, "hostPath": {"path": path, "type": "Directory"}} for name, path in folders.items()]
-    volume_mounts = [{"name": name, "mountPath": path, "readOnly": True} for name, path in folders.items()]
+    paths = {**_interpreter(), "venv": sys.prefix, **({"repository": str(REPOSITORY)} if repository else {})}
+    volumes = [{"name": name, "hostPath": {"path": path}} for name, path in paths.items()]
+    volume_mounts = [{"name": name, "mountPath": path, "readOnly": True} for name, path in paths.items()]
     path = f"{sys.prefix}/bin:/usr/bin:/bin"
     environment = {
         "PATH": path,
@@ -47,3 +49,10 @@ def mounts(repository: bool = False) -> Mounts:
         **({"PYTHONPATH": str(REPOSITORY)} if repository else {}),
     }
     return Mounts(volumes, volume_mounts, path, environment=environment)
+
+
+def _interpreter() -> dict[str, str]:
+    """Where this interpreter lies: in a prefix of its own or, a distribution's, below /usr, which the image has one of itself."""
+    if sys.base_prefix != "/usr":
+        return {"python": sys.base_prefix}
+    return {"python": str(Path(sys.executable).resolve()), "stdlib": sysconfig.get_path("stdlib")}

@@ -86,7 +86,7 @@ def values() -> Object:
 
 
 def for_testbed(original: Object, database: str) -> Object:
-    """The values with what differs here: the host's interpreter below /root instead of images, the testbed's PostgreSQL, no compute logs in S3."""
+    """The values with what differs here: the host's interpreter instead of images, the testbed's PostgreSQL, no compute logs in S3."""
     made, state, found = copy.deepcopy(original), testbed.state(), mounts(repository=True)
     repository, tag = found.image.rsplit(":", 1)
     deployment = made["dagster-user-deployments"]["deployments"][0]
