@@ -14,6 +14,7 @@ from ray_jobs.seam.store import Store, StoreConfig
 
 # By default Ray starts a worker for each CPU at once; here many a Ray is over before a second task asks for one
 os.environ.setdefault("RAY_prestart_worker_first_driver", "false")
+os.environ.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0")  # twice a second it looks for new logs, and not ten times
 settings.register_profile("shared", deadline=None)  # on a busy machine a test is slow, and not wrong
 settings.load_profile("shared")
 
