@@ -1,14 +1,15 @@
 """The Ray side of training: the view's statistics through Ray Data, and the TorchTrainer.
 
 A TorchTrainer starts seven processes that each import Ray Train for seconds. What can be left out without loss is left
-out: the coordinator of a streaming split, and torch where episodes are decoded.
+out: who hands out datasets, who cleans up after a lost controller, the coordinator of a streaming split, and torch where
+episodes are decoded.
 """
 
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -57,30 +58,40 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
     SIGTERM and the deadline make the workers write where they stand before they are raised from here.
     """
     settings = order.settings
-    elastic = settings.min_workers is not None and settings.min_workers < settings.workers
+    least = settings.min_workers or settings.workers
+    elastic = least < settings.workers
     _set_environment(elastic)
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig  # as what ray.train names, with their own types
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
 
     from ray_jobs.training.worker import train_worker
 
+    class Trainer(TorchTrainer):
+        """Without two processes that no setting leaves out: its workers read for themselves, and a lost controller's placement group goes with the job."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback | PlacementGroupCleanerCallback)]
+
     with tempfile.TemporaryDirectory(prefix="fw-train-") as folder:  # Ray Train's own notes; checkpoints go through the store
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_worker,
             train_loop_config={"order": order.model_dump(mode="json"), "reader": ray.put(reader), "shards": shards, "watched": settings.workers > 0},
             torch_config=TorchConfig(
                 backend="nccl" if settings.gpus else "gloo", timeout_s=int(2 * FIRST * settings.hang_s)
             ),  # the watchdog is to see it first
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=cast(int, (settings.min_workers, settings.workers) if elastic else settings.workers),  # the type is that of the old API
+            scaling_config=ScalingConfig(
+                num_workers=(least, settings.workers) if elastic else settings.workers,
                 use_gpu=settings.gpus > 0,
                 resources_per_worker={"CPU": 1, **({"GPU": settings.gpus} if settings.gpus else {})},
                 placement_strategy="SPREAD",  # a lost node costs one worker, and each has its node's other cores for decoding
             ),
-            run_config=ray.train.RunConfig(
+            run_config=RunConfig(
                 name="run",
                 storage_path=folder,
-                failure_config=ray.train.FailureConfig(max_failures=LOST_GROUPS),
+                failure_config=FailureConfig(max_failures=LOST_GROUPS),
             ),
         )
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from ray_jobs.driver import Execution
 from ray_jobs.packing.view import episodes_of
@@ -75,6 +76,12 @@ def test_a_model_with_its_lineage(day: tuple[Store, DayDataset], trained: DayRes
     assert lineage["metrics"]["loss"] < lineage["metrics"]["first_loss"]
     assert trained.shown["training_curve"].value.startswith("![training curve](data:image/png;base64,")
     assert len(trained.shown["training_curve"].value) < 200_000
+
+
+def test_no_process_is_started_that_training_does_not_need(trained: DayResult) -> None:
+    started = {actor["ActorClassName"] for actor in ray._private.state.actors().values()}
+    assert {"TrainController", "RayTrainWorker"} <= started
+    assert not started & {"DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher", "SplitCoordinator", "TrainStateActor"}
 
 
 def test_streamed_and_resumed_by_two_workers_is_the_same_model(trained: DayResult, day: tuple[Store, DayDataset]) -> None:
