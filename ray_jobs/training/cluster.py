@@ -64,7 +64,7 @@ def fit(reader: "Reader", shards: "Dataset | None", order: "Order") -> None:
     from ray.train.torch import TorchConfig
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig  # as what ray.train names, with their own types
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig  # ray.train's own; by those names the checker knows the old ones
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
     from ray_jobs.training.worker import train_worker

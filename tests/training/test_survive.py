@@ -162,6 +162,31 @@ def test_a_driver_is_asked_to_stop_the_next_is_killed_and_the_third_ends_as_if_n
     assert torch.equal(weights(store, third), whole)
 
 
+def living(kind: str) -> list[int]:
+    """The processes of this Ray's actors of a class."""
+    return [actor["Pid"] for actor in ray._private.state.actors().values() if actor["ActorClassName"] == kind and actor["State"] == "ALIVE"]
+
+
+def test_a_controller_that_is_killed_ends_the_job_and_its_room_is_free_again(day: tuple[Store, DayDataset], happen: Any, tmp_path: Path) -> None:
+    """Ray Train's own cleaner is left out: the group goes with its controller, and the placement group with the job."""
+    document, store = tmp_path / "config.json", Store(StoreConfig.local(tmp_path / "store"))
+    document.write_text(config(day[0], day[1], SETTINGS).model_copy(update={"store": store.config}).model_dump_json())
+    ray.get(happen.plan.remote(pace_s=1.0))
+    before = living("TrainController")  # of the trainings whose errors pytest still holds
+    driver = Driver(store, document)
+    execution = driver.trained()
+    assert len(living("RayTrainWorker")) == 2 and ray.available_resources()["CPU"] == 2
+    (controller,) = set(living("TrainController")) - set(before)
+    os.kill(controller, signal.SIGKILL)
+    code, said = driver.end()
+    assert code == 1, said
+    assert json.loads(store.get(f"{execution}/error.json"))["failure_class"] == "infrastructure"
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends and (living("RayTrainWorker") or ray.available_resources().get("CPU") != 4):
+        time.sleep(0.1)
+    assert not living("RayTrainWorker") and ray.available_resources()["CPU"] == 4
+
+
 def test_a_loss_that_is_no_number_is_never_tried_again(day: tuple[Store, DayDataset], happen: Any) -> None:
     store, dataset = day
     ray.get(happen.plan.remote())
