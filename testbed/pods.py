@@ -32,7 +32,7 @@ class Mounts:
 def mounts(repository: bool = False) -> Mounts:
     """Of the environment that calls this: nothing is built between an edit and a test. With the repository, PYTHONPATH names it too."""
     paths = {**_interpreter(), "venv": sys.prefix, **({"repository": str(REPOSITORY)} if repository else {})}
-    volumes = [{"name": name, "hostPath": {"path": path}} for name, path in paths.items()]
+    volumes = [{"name": name, "hostPath": {"path": path, "type": "Directory" if Path(path).is_dir() else "File"}} for name, path in paths.items()]
     volume_mounts = [{"name": name, "mountPath": path, "readOnly": True} for name, path in paths.items()]
     path = f"{sys.prefix}/bin:/usr/bin:/bin"
     environment = {
