@@ -115,7 +115,7 @@ def champion(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[
             if publish_place(context, flywheel, "champion", history.CURRENT, history.place_after(chain), inputs, moved):
                 chain = [*chain, obeyed.move]
                 break
-        before, after = history.champion(chain[:-1] if obeyed.move else chain), history.champion(chain)
+        after = history.champion(chain)
         points = read_points(store)
         shown = {
             "champion": Shown(type="text", value=after or "none yet"),
@@ -124,7 +124,7 @@ def champion(context: dg.AssetExecutionContext, flywheel: Flywheel) -> Iterator[
             "history": Shown(type="md", value=plots.history_picture(points, chain)),
             "calibration": Shown(type="md", value=plots.calibration_picture(points)),
         }
-        output = {"model": after, "before": before, "promoted": obeyed.promoted, "reasons": list(obeyed.reasons)}
+        output = {"model": after, "before": obeyed.before, "promoted": obeyed.promoted, "reasons": list(obeyed.reasons)}
         return inputs, DayResult(output=output, output_digest=after or "none", shown=shown)
 
     yield from light_days(context, flywheel, "champion", None, obey)

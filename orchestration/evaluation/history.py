@@ -94,11 +94,15 @@ def before_last(chain: Sequence[Move]) -> str | None:
 
 @dataclass(frozen=True)
 class Obeyed:
-    """What the champion step does about a verdict. move: None where the champion stays; promoted: whether the day's policy is the champion now."""
+    """What the champion step does about a verdict. move: None where the champion stays; promoted: whether the day's policy is the champion now.
+
+    before: the champion that the verdict met.
+    """
 
     move: Move | None
     promoted: bool
     reasons: tuple[str, ...]
+    before: str | None
 
 
 def obey(day: str, judged: Mapping[str, Any], against: str | None, chain: Sequence[Move], generation: str = "", run_id: str = "") -> Obeyed:
@@ -106,12 +110,16 @@ def obey(day: str, judged: Mapping[str, Any], against: str | None, chain: Sequen
     reasons = tuple(judged.get("reasons", ("nothing was evaluated",)))
     now = champion(chain)
     if not judged.get("promote"):
-        return Obeyed(None, False, reasons)
+        return Obeyed(None, False, reasons, now)
     model = judged["model"]
     if model == now:
-        return Obeyed(None, True, (*reasons, "it is the champion already"))
+        last = chain[-1]
+        if (last.how, last.day, last.before) == ("gate", day, against):  # this verdict's own move, by a step that died before it could publish its day
+            return Obeyed(None, True, reasons, last.before)
+        return Obeyed(None, True, (*reasons, "it is the champion already"), now)
     if rolled := withdrawn(chain).get(model):
-        return Obeyed(None, False, (f"rolled back by a person: {'; '.join(rolled.reasons)}; the job `promote` overrules that", *reasons))
+        return Obeyed(None, False, (f"rolled back by a person: {'; '.join(rolled.reasons)}; the job `promote` overrules that", *reasons), now)
     if against != now:
-        return Obeyed(None, False, (f"judged against {against or 'no champion'}, and the champion is {now or 'none'} since: materialize `evaluation` again",))
-    return Obeyed(Move(generation, model, now, "gate", reasons, day, run_id), True, reasons)
+        stale = f"judged against {against or 'no champion'}, and the champion is {now or 'none'} since: materialize `evaluation` again"
+        return Obeyed(None, False, (stale,), now)
+    return Obeyed(Move(generation, model, now, "gate", reasons, day, run_id), True, reasons, now)

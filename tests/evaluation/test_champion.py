@@ -60,6 +60,22 @@ def test_the_champion_moves_by_a_verdict_about_the_champion_of_that_time(flywhee
     assert champion_of(flywheel, DAYS[2]).output == {"model": B, "before": B, "promoted": False, "reasons": ["as told"]}
 
 
+def test_a_step_that_dies_between_its_move_and_its_day_is_told_by_the_next_as_if_it_had_not(flywheel: Flywheel, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated(flywheel, DAYS[0], A, None)
+    champion_of(flywheel, DAYS[0])
+    evaluated(flywheel, DAYS[1], B, A)
+
+    def dies(_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(assets.plots, "calibration_picture", dies)
+        dg.materialize([assets.champion], partition_key=DAYS[1], resources={"flywheel": flywheel})
+    assert current_champion(flywheel.store) == B and read_pointer(flywheel.store, "champion", DAYS[1]) is None
+    assert champion_of(flywheel, DAYS[1]).output == {"model": B, "before": A, "promoted": True, "reasons": ["as told"]}
+    assert len(read_moves(flywheel.store)) == 2, "one move"
+
+
 def test_two_runs_that_race_for_the_champion_leave_one_and_the_other_says_so(flywheel: Flywheel, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated(flywheel, DAYS[0], A, None)
     evaluated(flywheel, DAYS[1], B, None)

@@ -1,7 +1,7 @@
 """The champion's history: what follows from it, what a person's move means, and runs that race."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -64,7 +64,7 @@ CHAIN = [gate("1", "a", None), gate("2", "b", "a")]
         ("c", True, "a", CHAIN, False, False, "judged against a, and the champion is b since: materialize `evaluation` again"),
         ("c", True, None, CHAIN, False, False, "judged against no champion"),
         ("c", True, None, [], True, True, "good"),
-        ("b", True, "b", CHAIN, False, True, "it is the champion already"),
+        ("b", True, "b", CHAIN, False, True, "good; it is the champion already"),
         ("b", True, "a", [*CHAIN, hand("3", "rollback", "a", "b")], False, False, "rolled back by a person: because; the job `promote` overrules that"),
     ],
 )
@@ -74,6 +74,15 @@ def test_what_the_champion_does_about_a_verdict(
     obeyed = obey(DAY, judged(model, promote), against, chain, "9")
     assert (obeyed.move is not None, obeyed.promoted) == (moves, promoted)
     assert said in "; ".join(obeyed.reasons)
+
+
+def test_a_step_that_died_after_its_move_says_the_same_when_it_is_done_again() -> None:
+    first = obey(DAY, judged("c"), "b", CHAIN)
+    assert first.move
+    again = obey(DAY, judged("c"), "b", [*CHAIN, first.move])
+    assert again == replace(first, move=None) and again.before == "b"
+    other = obey("2026-01-06", judged("c"), "b", [*CHAIN, first.move])
+    assert "already" in other.reasons[-1] and other.before == "c", "another day did not move it"
 
 
 def test_what_is_published_is_read_back(store: Store) -> None:
