@@ -40,12 +40,12 @@ def end_attempt(base: str, number: int, ended: Ended, budget_s: float) -> Progra
         yield from patiently(Write(key, ended.model_dump_json().encode()), budget_s)
     patience = min(budget_s, REMOVE_BUDGET_S)
     try:
-        job: Job | None = yield from patiently(Observe(name), patience, though_denied=True)
+        job: Job | None = yield from patiently(Observe(name), patience)
         if job is None or not is_ours(job, name):
             return
         if job.alive:
-            yield from patiently(Stop(name, job.uid), patience, though_denied=True)
-        yield from patiently(Delete(name, job.uid), patience, though_denied=True)
+            yield from patiently(Stop(name, job.uid), patience)
+        yield from patiently(Delete(name, job.uid), patience)
     except Unreachable:
         return  # whoever lists the jobs next finds it
 

@@ -7,18 +7,15 @@ from orchestration.launching.effects import Denied, Effect, Now, Unreachable, Wa
 from ray_jobs.seam.errors import StoreError
 
 
-def patiently(effect: Effect, budget_s: float, though_denied: bool = False) -> Generator[Effect, Any, Any]:
-    """The effect's reply. Only for effects that may be done twice. Raises the last error when the budget is spent.
-
-    `though_denied`: also where credentials are refused that were good before. An API server that starts refuses everybody, until it has read the roles.
-    """
+def patiently(effect: Effect, budget_s: float) -> Generator[Effect, Any, Any]:
+    """The effect's reply. Only for effects that may be done twice. Raises the last error when the budget is spent, and Denied at once."""
     since: float | None = None
     pause = 0.2
     while True:
         try:
             return (yield effect)
         except (StoreError, Unreachable) as error:
-            if isinstance(error, Denied) and not though_denied:
+            if isinstance(error, Denied):
                 raise
             now: float = yield Now()
             since = now if since is None else since

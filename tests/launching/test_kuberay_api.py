@@ -30,9 +30,9 @@ CALLS: dict[str, Callable[[Kubernetes], Any]] = {
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request with `status` and `body`; `promised` more bytes are announced than come."""
+    """Answers every request with `status` and `body`, of which `promised` more bytes are announced than come; /readyz with `ready`."""
 
-    status, body, promised = 200, b"{}", 0
+    status, body, promised, ready = 200, b"{}", 0, 200
     pages: tuple[bytes, ...] = ()  # one after the other, before `body`
     daemon_threads = True
 
@@ -46,6 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Server)
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path == "/readyz":
+            self.send_response(server.ready)
+            self.end_headers()
+            return
         server.asked.append(self.path)
         body, server.pages = (server.pages[0], server.pages[1:]) if server.pages else (server.body, ())
         self.send_response(server.status)
@@ -104,6 +108,15 @@ def test_refusals(api: Kubernetes, server: Server, call: str, status: int, error
     server.status, server.body = status, json.dumps({"message": "because"}).encode()
     with pytest.raises(error, match=r"because|credentials"):
         CALLS[call](api)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("ready", [403, 500], ids=["before it has read the roles", "just after"])
+def test_an_api_server_that_starts_refuses_everybody(api: Kubernetes, server: Server, call: str, ready: int) -> None:
+    server.status, server.body, server.ready = 403, b'{"message": "because"}', ready
+    with pytest.raises(Unreachable, match=r"is starting .*because") as caught:
+        CALLS[call](api)
+    assert not isinstance(caught.value, Denied)
 
 
 def test_what_is_not_there(api: Kubernetes, server: Server) -> None:

@@ -48,9 +48,9 @@ class Kubernetes:
             raise InvalidSpec(f"no Kubernetes credentials for {self.where}: {_line(error)}; set kubeconfig and context of the target") from error
         settings.retries = urllib3.Retry(0)  # the protocol asks again, and knows for how long
         settings.connection_pool_maxsize = 32  # a watch holds one
-        api = client.ApiClient(settings)
-        api.user_agent = "robot-flywheel"
-        self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        self._api = client.ApiClient(settings)
+        self._api.user_agent = "robot-flywheel"
+        self._custom, self._core = client.CustomObjectsApi(self._api), client.CoreV1Api(self._api)
 
     def create(self, manifest: Object) -> Object:
         """The object as created; the one that is there where the name is taken."""
@@ -146,11 +146,21 @@ class Kubernetes:
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:  # ValueError: half a document
             raise Unreachable(f"cannot {doing} in {self.where}: the API server does not answer ({type(error).__name__})") from error
 
+    def _has_started(self) -> bool:
+        """An API server that starts refuses everybody, even this question, until it has read the roles; some seconds later it says that it is ready."""
+        try:
+            self._api.call_api("/readyz", "GET", auth_settings=["BearerToken"], _preload_content=False, _request_timeout=TIMEOUT_S)
+        except (ApiException, urllib3.exceptions.HTTPError, OSError):
+            return False
+        return True
+
     def _refusal(self, error: ApiException, doing: str) -> Exception:
         said = _message(error)
         match error.status:
             case 401:
                 return Denied(f"cannot {doing} in {self.where}: the API server refuses the credentials (401); renew the token of this context")
+            case 403 if not self._has_started():
+                return Unreachable(f"cannot {doing} in {self.where}: the API server is starting and has not read yet who may do what: {said}")
             case 403:
                 return Denied(f"cannot {doing} in {self.where}: not allowed (403): {said}; bind the launcher's Role (deploy/) to this account")
             case 404:
