@@ -1,15 +1,20 @@
 """The effects that the protocol asks for, one at a time. A shell does them; the state machine plays them.
 
 An effect that fails raises into the program: StoreError (the store), Unreachable (the cluster), InvalidSpec (refused).
-An error does not say that nothing happened: a reply can be lost after the effect.
+An error does not say that nothing happened: a reply can be lost after the effect. While an effect is done, one of
+INTERRUPTIONS may come from outside; it is raised into the program too. Anything else is a mistake of ours, and ends it.
 """
 
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from dagster import DagsterExecutionInterruptedError
+
 from orchestration.launching.work import Attempt
 from ray_jobs.seam.errors import FailureClass, FlywheelError
+
+INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)  # a run that is terminated, Ctrl-C, a process that is told to exit
 
 
 class Unreachable(FlywheelError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestration.launching.effects import ListJobs, Log, Message, Now, Program, Read, Tell, Wait, Write
+from orchestration.launching.effects import INTERRUPTIONS, ListJobs, Log, Message, Now, Program, Read, Tell, Wait, Write
 from orchestration.launching.ending import end_attempt, settle, stop_job
 from orchestration.launching.failures import RETRIES, RETRIES_PLACED, one_line
 from orchestration.launching.following import follow
@@ -17,7 +17,6 @@ from orchestration.launching.publishing import STOPPED_BY_A_PERSON, NotOurs, cur
 from orchestration.launching.survey import Fail, Finish, Follow, Made, Mint, Seen, decide, survey
 from orchestration.launching.work import Attempt, DayOutcome, Ended, Outcome, Plan, RunInfo, Work, base_of
 from ray_jobs.seam import layout
-from ray_jobs.seam.errors import FlywheelError
 from ray_jobs.seam.results import Pointer
 
 
@@ -30,10 +29,7 @@ def run_step(work: Work, run: RunInfo) -> Program[Outcome]:
         if error.status in STOPPED_BY_A_PERSON:
             yield from settle(step.base, run)
         raise
-    except (GeneratorExit, FlywheelError):
-        raise
-    # DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit, and a mistake of ours: none may leave a job that nobody owns, and all go on
-    except BaseException:
+    except INTERRUPTIONS:
         yield from settle(step.base, run)
         raise
 

@@ -7,6 +7,7 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any, Literal, TypeVar
 
 from orchestration.launching.effects import (
+    INTERRUPTIONS,
     Await,
     Create,
     Delete,
@@ -30,6 +31,7 @@ from orchestration.launching.effects import (
 )
 from orchestration.launching.publishing import publishing, publishing_next
 from orchestration.launching.target import Target
+from ray_jobs.seam.errors import FlywheelError
 from ray_jobs.seam.results import Pointer
 from ray_jobs.seam.store import Store
 
@@ -52,7 +54,10 @@ T = TypeVar("T")
 
 
 def perform(program: Program[T], ports: Ports) -> T:
-    """Run a program to its end. Whatever is raised into this thread goes to the program, which decides what becomes of the job."""
+    """Run a program to its end. What an effect raises, and what interrupts it, goes to the program, which decides what becomes of the job.
+
+    A mistake of ours ends it here; whatever it was doing can be read again, and a job that nobody follows is the reconciler's.
+    """
     reply: Any = None
     error: BaseException | None = None
     while True:
@@ -65,7 +70,7 @@ def perform(program: Program[T], ports: Ports) -> T:
                 result: T = stop.value
                 return result
             error = stop  # a mistake in an effect, and no end of the program: thrown into it, Python makes it a RuntimeError
-        except BaseException as raised:  # an effect's FlywheelError, and what `run_step` settles its job for; nothing is swallowed: the program raises it again
+        except (FlywheelError, *INTERRUPTIONS) as raised:
             if getgeneratorstate(program) == GEN_CLOSED:
                 raise
             error = raised

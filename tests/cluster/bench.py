@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from dagster import DagsterExecutionInterruptedError
+
 from orchestration.launching.code import archive, code
 from orchestration.launching.kuberay.api import Kubernetes
 from orchestration.launching.kuberay.target import KubeRayTarget
@@ -25,10 +27,6 @@ DAY = "2026-01-05"
 HERE = Path(__file__).parent
 START = datetime(2026, 11, 21, tzinfo=UTC)
 BUDGETS = Budgets(queued=300.0, starting=240.0, running=600.0, unreachable=120.0, stopping=60.0)
-
-
-class Interrupted(BaseException):
-    """What Dagster raises into a step that is to end."""
 
 
 @dataclass
@@ -102,7 +100,7 @@ class Bench:
         def do() -> None:
             try:
                 going.outcome = self.perform(work, run, target, interrupted_if)
-            except (FlywheelError, Interrupted) as error:  # the test looks at it; any other is pytest's to tell
+            except (FlywheelError, DagsterExecutionInterruptedError) as error:  # the test looks at it; any other is pytest's to tell
                 going.error = error
 
         going.thread = threading.Thread(target=do, daemon=True)
@@ -167,7 +165,7 @@ class Going:
 
     thread: threading.Thread | None = None
     outcome: Outcome | None = None
-    error: FlywheelError | Interrupted | None = None
+    error: FlywheelError | DagsterExecutionInterruptedError | None = None
 
     def end(self, budget_s: float = 300.0) -> Outcome:
         assert self.thread is not None
@@ -191,7 +189,7 @@ def _interruptible(program: Any, interrupted_if: Callable[[], bool]) -> Any:
             return stop.value
         reply, error = None, None
         if not interrupted and interrupted_if():
-            interrupted, error = True, Interrupted()
+            interrupted, error = True, DagsterExecutionInterruptedError()
             continue
         try:
             reply = yield effect

@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
+from dagster import DagsterExecutionInterruptedError
 
 from orchestration.launching.publishing import NotOurs
 from orchestration.launching.reconcile import reconcile
-from tests.cluster.bench import Bench, Interrupted
+from tests.cluster.bench import Bench
 from tests.cluster.cluster import until
 
 JOBS = Path(__file__).parent / "jobs"
@@ -32,7 +33,7 @@ def test_13_cancelled_it_is_gone_in_ten_seconds(bench: Bench, moment: str) -> No
         until(lambda: bench.cluster.pods(bench.prefix), "a pod")
     bench.status[run.run_id] = "CANCELING"
     asked = time.monotonic()
-    with pytest.raises((Interrupted, NotOurs)):
+    with pytest.raises((DagsterExecutionInterruptedError, NotOurs)):
         going.end()
     bench.assert_nothing_left(budget_s=10.0 - (time.monotonic() - asked))
     assert len(bench.created()) == 1 and not bench.pointers()
@@ -68,7 +69,7 @@ def test_15_and_16_an_older_run_that_ends_after_a_newer_one_of_edited_code_hides
 def test_17_a_rayjob_without_a_run_is_removed(bench: Bench) -> None:
     run = bench.run()
     going = bench.begin(bench.work(waits=True), run, interrupted_if=lambda: bool(bench.cluster.pods(bench.prefix)))
-    with pytest.raises(Interrupted):
+    with pytest.raises(DagsterExecutionInterruptedError):
         going.end()
     mine = {run.root_run_id}
     assert reconcile(bench.store, bench.target(), bench.deployment, lambda root: True) == [], "its run may come back"

@@ -1,9 +1,12 @@
 """The cluster itself dies under a job: API server, operator. The numbers are those of docs/launching.md. What answers badly: test_faults_on_the_way."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from orchestration.launching.effects import Denied, Unreachable
+from orchestration.launching.kuberay.api import Kubernetes
 from testbed import faults
 from tests.cluster.bench import Bench
 from tests.cluster.cluster import until
@@ -23,6 +26,30 @@ def test_3_the_api_server_is_gone_for_a_minute(bench: Bench) -> None:
     assert len(bench.starts()) == 1
     faults.restart("kuberay-operator")  # it comes back to its queue by itself, but a minute later (client backoff)
     bench.assert_once(budget_s=120.0)
+
+
+@pytest.mark.testbed
+@pytest.mark.exclusive
+def test_3_what_an_api_server_refuses_while_it_starts_is_silence(bench: Bench) -> None:
+    """For a tenth of a second to half a one, in two starts of three, it has not read yet who may do what, and says 403 to everybody."""
+    api = Kubernetes(bench.cluster.namespace, bench.cluster.launcher)
+    with ThreadPoolExecutor(1) as aside:
+        for _ in range(3):
+            starting = aside.submit(faults.restart, "kube-apiserver")
+            while not starting.done():  # it has a budget, and each 403 is seen: a question takes some milliseconds
+                answers(api)
+            starting.result()
+            assert answers(api)
+    faults.restart("kuberay-operator")  # as above
+
+
+def answers(api: Kubernetes) -> bool:
+    try:
+        api.jobs("robot-flywheel/name=nobody")
+    except Unreachable as error:
+        assert not isinstance(error, Denied), error
+        return False
+    return True
 
 
 @pytest.mark.testbed

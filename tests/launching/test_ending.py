@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pytest
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster import DagsterExecutionInterruptedError
 
 from orchestration.launching.effects import Delete, Denied, Effect, Job, ListKeys, Now, Observe, Program, RunStatus, Stop, Unreachable, Wait
 from orchestration.launching.ending import REMOVE_BUDGET_S, end_attempt
@@ -64,8 +64,8 @@ def step() -> Program[object]:
     return run_step(Work("episodes", ("2026-01-05",), "m", lambda days: {}), RunInfo("r", "r", datetime(2026, 1, 6, tzinfo=UTC), False))
 
 
-@pytest.mark.parametrize("raised", [DagsterExecutionInterruptedError(), KeyboardInterrupt(), SystemExit(1), ZeroDivisionError("a mistake of ours")], ids=repr)
-def test_whatever_is_raised_into_a_step_ends_the_jobs_of_a_run_that_a_person_ended_and_goes_on(raised: BaseException) -> None:
+@pytest.mark.parametrize("raised", [DagsterExecutionInterruptedError(), KeyboardInterrupt(), SystemExit(1)], ids=repr)
+def test_an_interruption_ends_the_jobs_of_a_run_that_a_person_ended_and_goes_on(raised: BaseException) -> None:
     program, asked = step(), []
     effect = next(program)
     with pytest.raises(type(raised)) as told:
@@ -76,8 +76,8 @@ def test_whatever_is_raised_into_a_step_ends_the_jobs_of_a_run_that_a_person_end
     assert told.value is raised and asked == [RunStatus, ListKeys], "it looked for attempts to end, and there were none"
 
 
-@pytest.mark.parametrize("raised", [StoreError("full"), Unreachable("silent")], ids=repr)
-def test_an_error_that_is_the_steps_own_result_is_told_and_settles_nothing(raised: Exception) -> None:
+@pytest.mark.parametrize("raised", [StoreError("full"), Unreachable("silent"), ZeroDivisionError("a mistake of ours"), GeneratorExit()], ids=repr)
+def test_what_is_no_interruption_is_told_and_settles_nothing(raised: Exception) -> None:
     program = step()
     next(program)
     with pytest.raises(type(raised)) as told:
@@ -85,12 +85,11 @@ def test_an_error_that_is_the_steps_own_result_is_told_and_settles_nothing(raise
     assert told.value is raised
 
 
-@pytest.mark.parametrize("raised", [DagsterExecutionInterruptedError(), KeyboardInterrupt(), SystemExit(1), ZeroDivisionError(), StoreError("full")], ids=repr)
-def test_what_is_raised_in_an_effect_reaches_the_program_and_then_the_caller(raised: BaseException, store: Store) -> None:
+def raising(raised: BaseException, seen: list[BaseException], store: Store) -> None:
+    """Perform a program whose one effect raises; `seen` is what came to the program."""
+
     def status() -> str:
         raise raised
-
-    seen: list[BaseException] = []
 
     def program() -> Program[None]:
         try:
@@ -99,9 +98,24 @@ def test_what_is_raised_in_an_effect_reaches_the_program_and_then_the_caller(rai
             seen.append(error)
             raise
 
+    perform(program(), Ports(store, None, status))
+
+
+@pytest.mark.parametrize(
+    "raised", [DagsterExecutionInterruptedError(), KeyboardInterrupt(), SystemExit(1), StoreError("full"), Unreachable("silent")], ids=repr
+)
+def test_what_is_raised_in_an_effect_reaches_the_program_and_then_the_caller(raised: BaseException, store: Store) -> None:
+    seen: list[BaseException] = []
     with pytest.raises(type(raised)) as told:
-        perform(program(), Ports(store, None, status))
+        raising(raised, seen, store)
     assert told.value is raised and seen == [raised]
+
+
+def test_a_mistake_in_an_effect_reaches_the_caller_alone(store: Store) -> None:
+    seen: list[BaseException] = []
+    with pytest.raises(ZeroDivisionError):
+        raising(ZeroDivisionError(), seen, store)
+    assert seen == []
 
 
 def test_an_iterator_that_ends_in_an_effect_is_a_mistake_and_not_the_programs_result(store: Store) -> None:

@@ -114,7 +114,7 @@ def test_refusals(api: Kubernetes, server: Server, call: str, status: int, error
 @pytest.mark.parametrize("ready", [403, 500], ids=["before it has read the roles", "just after"])
 def test_an_api_server_that_starts_refuses_everybody(api: Kubernetes, server: Server, call: str, ready: int) -> None:
     server.status, server.body, server.ready = 403, b'{"message": "because"}', ready
-    with pytest.raises(Unreachable, match=r"is starting .*because") as caught:
+    with pytest.raises(Unreachable, match=r"because.* does not say that it is ready .* bind the launcher's Role") as caught:
         CALLS[call](api)
     assert not isinstance(caught.value, Denied)
 

@@ -25,6 +25,7 @@ RESYNC_S = 600.0  # a whole list, in case an event was lost
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 KUEUE = ("kueue.x-k8s.io", "v1beta2")
 PAGE = 500
+ROLE = "bind the launcher's Role (deploy/) to this account"
 _NOT_OVER = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -160,9 +161,10 @@ class Kubernetes:
             case 401:
                 return Denied(f"cannot {doing} in {self.where}: the API server refuses the credentials (401); renew the token of this context")
             case 403 if not self._has_started():
-                return Unreachable(f"cannot {doing} in {self.where}: the API server is starting and has not read yet who may do what: {said}")
+                starting = "the API server does not say that it is ready (/readyz), and while it starts it refuses everybody; if it goes on"
+                return Unreachable(f"cannot {doing} in {self.where}: not allowed (403): {said}; {starting}, {ROLE}")
             case 403:
-                return Denied(f"cannot {doing} in {self.where}: not allowed (403): {said}; bind the launcher's Role (deploy/) to this account")
+                return Denied(f"cannot {doing} in {self.where}: not allowed (403): {said}; {ROLE}")
             case 404:
                 return Gone(said)
             case 409:
